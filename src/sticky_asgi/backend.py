@@ -1,0 +1,243 @@
+"""A backend's identity, and apart from it what is known of the backend while it runs.
+
+`Backend` is immutable and comes from the user or from discovery. `BackendState` is mutable, lives
+in the pool keyed by the backend's id, and survives rediscovery.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from starlette.types import ASGIApp
+
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class Health(enum.Enum):
+    """What has been observed of a backend."""
+
+    UNKNOWN = "unknown"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+
+
+class Intent(enum.Enum):
+    """What an operator, discovery or the backend itself wishes for a backend."""
+
+    ACTIVE = "active"
+    DRAINING = "draining"
+    DOWN = "down"
+
+
+class Backend:
+    """One place a request may be sent to. Immutable; equality and bookkeeping go by `id`.
+
+    Args:
+        url: `http://host:port`, `https://host:port` or `http+unix:///path/to.sock`. No path:
+            targets are forwarded byte for byte.
+        app: An ASGI application, served in process instead of a URL.
+        id: The backend's name in logs, counters and affinity. Default: `host:port` of the URL,
+            or the socket's path; an in-process `app` needs one. Sessions follow the id, so a
+            backend that changes its address but keeps its id keeps its visitors.
+        weight: Share of new sessions relative to the others. Default 1. At 0 the backend keeps
+            the sessions it has and gets no new ones.
+        max_requests: Requests it may have in flight in this process. Default None: no limit.
+            Beyond it, requests wait in the pool's queue.
+        metadata: Anything you want to find again in balancers and events. Never sent anywhere.
+
+    Raises:
+        ValueError: Both or neither of `url` and `app`, a URL that cannot be used, an empty id, a
+            negative or non-finite weight, a `max_requests` below 1.
+    """
+
+    __slots__ = ("app", "host", "id", "max_requests", "metadata", "port", "scheme", "uds", "url",
+                 "weight")  # fmt: skip
+
+    app: ASGIApp | None
+    host: str
+    id: str
+    max_requests: int | None
+    metadata: Mapping[str, Any]
+    port: int
+    scheme: str
+    uds: str | None
+    url: str | None
+    weight: float
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        app: ASGIApp | None = None,
+        id: str | None = None,
+        weight: float = 1,
+        max_requests: int | None = None,
+        metadata: Mapping[str, Any] = _EMPTY,
+    ) -> None:
+        if (url is None) == (app is None):
+            raise ValueError("a backend takes either a url or an app")
+        scheme, host, port, uds = ("http", "", 0, None) if url is None else _parse_url(url)
+        if id is None:
+            if url is None:
+                raise ValueError("an in-process backend needs an id: Backend(app=app, id='a')")
+            id = uds or (f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        if not id or not id.isprintable():
+            raise ValueError(f"id must be printable and not empty, got {id!r}")
+        if isinstance(weight, bool) or not (math.isfinite(weight) and weight >= 0):
+            raise ValueError(f"weight must be a number of at least 0, got {weight!r}")
+        if max_requests is not None and max_requests < 1:
+            raise ValueError(f"max_requests must be at least 1 or None, got {max_requests!r}")
+        for name, value in (
+            ("url", url),
+            ("app", app),
+            ("id", id),
+            ("weight", weight),
+            ("max_requests", max_requests),
+            ("metadata", MappingProxyType(dict(metadata))),
+            ("scheme", scheme),
+            ("host", host),
+            ("port", port),
+            ("uds", uds),
+        ):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a Backend is immutable; make another one to change its {name}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a Backend is immutable; its {name} cannot be deleted")
+
+    def __eq__(self, other: object) -> bool:
+        return self.id == other.id if isinstance(other, Backend) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        place = "in process" if self.url is None else self.url
+        return f"<Backend {self.id!r} {place} weight={self.weight:g}>"
+
+    @property
+    def authority(self) -> str:
+        """The `host[:port]` for a Host header of the backend's own."""
+        if self.uds is not None or self.url is None:
+            return "localhost"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+
+    def reaches_same_place(self, other: Backend) -> bool:
+        """Whether connections to one may serve the other."""
+        return self.url == other.url and self.app is other.app
+
+
+def _parse_url(url: str) -> tuple[str, str, int, str | None]:
+    try:
+        parts: SplitResult = urlsplit(url)
+        port = parts.port
+    except ValueError as exc:
+        raise ValueError(f"backend url {url!r} cannot be read: {exc}") from None
+    if parts.scheme not in ("http", "https", "http+unix"):
+        raise ValueError(
+            f"backend url {url!r} must begin with http://, https:// or http+unix://"
+        )
+    if parts.query or parts.fragment or "@" in parts.netloc:
+        raise ValueError(f"backend url {url!r} must have no user, query or fragment")
+    if parts.scheme == "http+unix":
+        path = unquote(parts.path)
+        if parts.netloc or not path.startswith("/") or path == "/":
+            raise ValueError(
+                f"backend url {url!r} must name a socket, as in http+unix:///run/app.sock"
+            )
+        return "http", "localhost", 0, path
+    if not parts.hostname:
+        raise ValueError(f"backend url {url!r} has no host")
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError(f"backend url {url!r} must be printable ASCII without spaces")
+    if parts.path not in ("", "/"):
+        raise ValueError(
+            f"backend url {url!r} must have no path: targets are forwarded unchanged "
+            "(a Route can strip a prefix)"
+        )
+    if port == 0:
+        raise ValueError(f"backend url {url!r} must have a port from 1 to 65535")
+    return parts.scheme, parts.hostname, port or _DEFAULT_PORTS[parts.scheme], None
+
+
+class BackendState:
+    """What is known of one backend while it runs: health, intent, load and latency.
+
+    The pool owns it; balancers read it. `load` and `latency` are what the policies compare.
+    """
+
+    __slots__ = (
+        "backend",
+        "charged",
+        "current_weight",
+        "health",
+        "in_flight",
+        "intent",
+        "latency",
+        "requests",
+    )
+
+    #: Share of the newest sample in the latency average: the last ten or so dominate.
+    LATENCY_DECAY = 0.2
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.health = Health.UNKNOWN
+        self.intent = Intent.ACTIVE
+        self.in_flight = 0
+        self.requests = 0
+        self.latency: float | None = None
+        self.current_weight = 0.0
+        self.charged = False
+
+    @property
+    def id(self) -> str:
+        """The backend's id."""
+        return self.backend.id
+
+    @property
+    def weight(self) -> float:
+        """The backend's share of new sessions."""
+        return self.backend.weight
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has as many requests in flight as it may."""
+        limit = self.backend.max_requests
+        return limit is not None and self.in_flight >= limit
+
+    @property
+    def keeps_sessions(self) -> bool:
+        """Whether a visitor who belongs to it may be sent to it."""
+        return self.intent is not Intent.DOWN and self.health is not Health.UNHEALTHY
+
+    @property
+    def takes_sessions(self) -> bool:
+        """Whether a new visitor may be sent to it."""
+        return (
+            self.intent is Intent.ACTIVE
+            and self.health is not Health.UNHEALTHY
+            and self.backend.weight > 0
+        )
+
+    def observe_latency(self, seconds: float) -> None:
+        """Add one time to first byte to the moving average."""
+        if self.latency is None:
+            self.latency = seconds
+        else:
+            self.latency += self.LATENCY_DECAY * (seconds - self.latency)
+
+    def __repr__(self) -> str:
+        return (
+            f"<BackendState {self.id!r} {self.intent.value} {self.health.value} "
+            f"{self.in_flight} in flight>"
+        )
