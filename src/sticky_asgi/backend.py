@@ -143,9 +143,7 @@ def _parse_url(url: str) -> tuple[str, str, int, str | None]:
     except ValueError as exc:
         raise ValueError(f"backend url {url!r} cannot be read: {exc}") from None
     if parts.scheme not in ("http", "https", "http+unix"):
-        raise ValueError(
-            f"backend url {url!r} must begin with http://, https:// or http+unix://"
-        )
+        raise ValueError(f"backend url {url!r} must begin with http://, https:// or http+unix://")
     if parts.query or parts.fragment or "@" in parts.netloc:
         raise ValueError(f"backend url {url!r} must have no user, query or fragment")
     if parts.scheme == "http+unix":

@@ -11,6 +11,7 @@ and only `"backend"` may ever count against a backend's health: a client that ha
     │   └── ClientDisconnected      client    any        499, never sent
     ├── NoRoute                     client    route      404
     ├── NoBackendAvailable          gateway   pick       503 + Retry-After
+    │   ├── BackendsBusy            gateway   pick       503 + Retry-After
     │   ├── QueueFull               gateway   pick       503 + Retry-After
     │   ├── QueueTimeout            gateway   pick       503 + Retry-After
     │   └── AffinityRejected        gateway   pick       503 + Retry-After
@@ -20,6 +21,7 @@ and only `"backend"` may ever count against a backend's health: a client that ha
         ├── StaleConnection         gateway   head       502, a reused connection closed unanswered
         ├── ConnectionLost          backend   head/body  502
         │   └── MalformedResponse   backend   head/body  502
+        ├── UnwantedStatus          backend   head       the backend's
         ├── ResponseTimeout         backend   head       504
         └── IdleTimeout             backend   body       504
 
@@ -52,7 +54,7 @@ class GatewayError(Exception):
 class ClientError(GatewayError):
     """The client sent something that cannot be forwarded, or left."""
 
-    side = "client"
+    side: Side = "client"
     status_code = 400
 
 
@@ -84,8 +86,8 @@ class ClientDisconnected(ClientError):
 class NoRoute(GatewayError):
     """No route of the gateway matches the request."""
 
-    side = "client"
-    stage = "route"
+    side: Side = "client"
+    stage: Stage = "route"
     status_code = 404
 
 
@@ -96,12 +98,16 @@ class NoBackendAvailable(GatewayError):
         retry_after: Seconds after which the client may try again, sent as `Retry-After`.
     """
 
-    stage = "pick"
+    stage: Stage = "pick"
     status_code = 503
 
     def __init__(self, message: str = "no backend is available", *, retry_after: int = 1) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class BackendsBusy(NoBackendAvailable):
+    """Whoever could take the request is at `max_requests`: it may wait for them."""
 
 
 class QueueFull(NoBackendAvailable):
@@ -124,7 +130,7 @@ class UpstreamError(GatewayError):
             may have been received is repeated only if its method is idempotent (RFC 9110 §9.2.2).
     """
 
-    side = "backend"
+    side: Side = "backend"
     status_code = 502
     default_request_sent: ClassVar[bool] = True
 
@@ -136,7 +142,7 @@ class UpstreamError(GatewayError):
 class ConnectError(UpstreamError):
     """No connection to the backend: refused, unreachable, or its TLS handshake failed."""
 
-    stage = "connect"
+    stage: Stage = "connect"
     default_request_sent = False
 
 
@@ -153,14 +159,14 @@ class StaleConnection(UpstreamError):
     nothing about the backend's health.
     """
 
-    side = "gateway"
-    stage = "head"
+    side: Side = "gateway"
+    stage: Stage = "head"
 
 
 class ConnectionLost(UpstreamError):
     """The backend closed or reset a connection before its response was complete."""
 
-    stage = "head"
+    stage: Stage = "head"
 
     def __init__(
         self, message: str, *, stage: Stage = "head", request_sent: bool | None = None
@@ -173,15 +179,25 @@ class MalformedResponse(ConnectionLost):
     """What the backend sent is not an HTTP response that may be forwarded."""
 
 
+class UnwantedStatus(UpstreamError):
+    """The backend answered with a status that `Retry.on_status` lists."""
+
+    stage: Stage = "head"
+
+    def __init__(self, status_code: int) -> None:
+        super().__init__(f"the backend answered {status_code}")
+        self.status_code = status_code
+
+
 class ResponseTimeout(UpstreamError):
     """No response head within `Timeouts.response` seconds."""
 
-    stage = "head"
+    stage: Stage = "head"
     status_code = 504
 
 
 class IdleTimeout(UpstreamError):
     """No byte of a response body for `Timeouts.idle` seconds."""
 
-    stage = "body"
+    stage: Stage = "body"
     status_code = 504

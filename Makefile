@@ -1,0 +1,82 @@
+# make demo    try it: a gateway with three back ends on http://127.0.0.1:8000 (PORT=...)
+# make test    lint, then the tests with the oldest supported libraries, then with the current ones
+# make lint    ruff and mypy only
+# make floor   the tests with the oldest supported libraries only
+# make clean   remove everything that was made here
+#
+# PYTHON picks the interpreter (3.11 or newer). Environments are made from pyproject.toml and the
+# versions in constraints.txt; a stamp file in each keeps them until one of the two changes.
+
+PYTHON ?= python3
+# The oldest libraries have no wheels for Python 3.14 and later.
+FLOOR_PYTHON ?= $(PYTHON)
+PORT ?= 8000
+
+PIP_OPTIONS := --quiet --disable-pip-version-check
+# Tests of the documentation and the examples need FastAPI, which needs a newer Starlette.
+FLOOR_IGNORE := --ignore-glob='*test_docs*' --ignore-glob='*test_examples*' \
+	--ignore-glob='*test_readme*' --ignore=tests/docs --ignore=tests/examples
+
+.PHONY: demo test lint floor clean
+.NOTPARALLEL:
+
+demo: .venv/.demo
+	.venv/bin/sticky-asgi demo --port $(PORT)
+
+test: lint floor
+	.venv/bin/python -m pytest --cov --cov-report=term:skip-covered
+
+lint: .venv/.dev
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+floor:
+	@if $(FLOOR_PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 14))'; then \
+		$(MAKE) --no-print-directory .venv-floor/.floor && \
+		echo 'Tests with the oldest supported libraries' && \
+		.venv-floor/bin/python -m pytest $(FLOOR_IGNORE); \
+	elif [ "$$CI" = true ]; then \
+		echo 'make: set FLOOR_PYTHON to a Python 3.11 to 3.13 for the oldest libraries' >&2; \
+		exit 1; \
+	else \
+		echo 'Skipped: the oldest libraries need Python 3.11 to 3.13 (FLOOR_PYTHON=python3.13)'; \
+	fi
+
+clean:
+	rm -rf .venv .venv-floor .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
+	find src tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+# $(call make_venv,interpreter,folder)
+define make_venv
+	@command -v $(1) >/dev/null || { \
+		echo 'make: $(1) not found; say which Python: make PYTHON=/path/to/python3' >&2; exit 1; }
+	@$(1) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "make: Python 3.11 or newer is needed, $(1) is $$($(1) -V 2>&1);" \
+			'say which: make PYTHON=python3.13' >&2; exit 1; }
+	@$(1) -c 'import venv, ensurepip' 2>/dev/null || { \
+		echo 'make: $(1) lacks venv or ensurepip (on Debian and Ubuntu: apt install python3-venv)' \
+			>&2; exit 1; }
+	$(1) -m venv $(2)
+endef
+
+.venv/.made:
+	$(call make_venv,$(PYTHON),.venv)
+	@touch $@
+
+.venv-floor/.made:
+	$(call make_venv,$(FLOOR_PYTHON),.venv-floor)
+	@touch $@
+
+# Relative, because pip splits PIP_CONSTRAINT at spaces; it holds for build dependencies too.
+.venv/.demo: pyproject.toml constraints.txt | .venv/.made
+	PIP_CONSTRAINT=constraints.txt .venv/bin/python -m pip install $(PIP_OPTIONS) -e '.[cli]'
+	@touch $@
+
+.venv/.dev: pyproject.toml constraints.txt | .venv/.made
+	PIP_CONSTRAINT=constraints.txt .venv/bin/python -m pip install $(PIP_OPTIONS) -e '.[dev]'
+	@touch $@
+
+.venv-floor/.floor: pyproject.toml constraints-floor.txt | .venv-floor/.made
+	PIP_CONSTRAINT=constraints-floor.txt .venv-floor/bin/python -m pip install $(PIP_OPTIONS) -e '.[test]'
+	@touch $@

@@ -1,0 +1,117 @@
+"""A load-balancing gateway with session affinity, as ASGI middleware."""
+
+from __future__ import annotations
+
+from .affinity import (
+    Affinity,
+    AffinityStatus,
+    PoolView,
+    Resolution,
+    SignedCookie,
+)
+from .backend import Backend, BackendState, Health, Intent
+from .balancers import (
+    Balancer,
+    ConsistentHash,
+    LeastRequests,
+    LeastTime,
+    Random,
+    RoundRobin,
+    TwoChoices,
+    client_key,
+    cookie_key,
+    header_key,
+    path_key,
+    query_key,
+)
+from .events import Listener, RequestFinished
+from .exceptions import (
+    AffinityRejected,
+    BackendsBusy,
+    BadRequest,
+    BodyTooLarge,
+    ClientDisconnected,
+    ClientError,
+    ConnectError,
+    ConnectionLost,
+    ConnectTimeout,
+    GatewayError,
+    HeadTooLarge,
+    IdleTimeout,
+    MalformedResponse,
+    NoBackendAvailable,
+    NoRoute,
+    QueueFull,
+    QueueTimeout,
+    ResponseTimeout,
+    StaleConnection,
+    UnwantedStatus,
+    UpstreamError,
+)
+from .gateway import Gateway
+from .middleware import GatewayMiddleware
+from .pool import Lease, Limits, Pool
+from .request import RequestInfo
+from .retries import Retry
+from .routes import Route
+from .timeouts import Timeouts
+from .tls import TLS
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Affinity",
+    "AffinityRejected",
+    "AffinityStatus",
+    "Backend",
+    "BackendsBusy",
+    "BackendState",
+    "BadRequest",
+    "Balancer",
+    "BodyTooLarge",
+    "client_key",
+    "ClientDisconnected",
+    "ClientError",
+    "ConnectError",
+    "ConnectionLost",
+    "ConnectTimeout",
+    "ConsistentHash",
+    "cookie_key",
+    "Gateway",
+    "GatewayError",
+    "GatewayMiddleware",
+    "header_key",
+    "HeadTooLarge",
+    "Health",
+    "IdleTimeout",
+    "Intent",
+    "Lease",
+    "LeastRequests",
+    "LeastTime",
+    "Limits",
+    "Listener",
+    "MalformedResponse",
+    "NoBackendAvailable",
+    "NoRoute",
+    "path_key",
+    "Pool",
+    "PoolView",
+    "query_key",
+    "QueueFull",
+    "QueueTimeout",
+    "Random",
+    "RequestFinished",
+    "RequestInfo",
+    "Resolution",
+    "ResponseTimeout",
+    "Retry",
+    "RoundRobin",
+    "Route",
+    "SignedCookie",
+    "StaleConnection",
+    "Timeouts",
+    "TLS",
+    "TwoChoices",
+    "UnwantedStatus",
+    "UpstreamError",
+]

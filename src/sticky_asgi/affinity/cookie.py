@@ -1,0 +1,581 @@
+"""The signed affinity cookie: the visitor carries the answer, the gateway keeps no state.
+
+A cookie reads `token.first-issued.stamp.signature`. The token is a keyed hash of pool and backend
+id, so that a visitor learns neither addresses nor how many backends there are; the rest is what
+`itsdangerous.TimestampSigner` makes of it.
+
+This file decides which backend a cookie names and when it must be written again. It does not
+decide whether that backend can be used, and does no I/O. All it remembers can be computed again
+from the secrets, the pool's name and the backends' ids: every worker gives the same answer.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import hmac
+import math
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar, Literal, NamedTuple, TypeAlias
+from weakref import WeakKeyDictionary
+
+from itsdangerous import BadData, BadSignature, TimestampSigner
+from itsdangerous.encoding import base64_decode, base64_encode, want_bytes
+
+from ..backend import Backend
+from ..request import RawHeader, RawHeaders, RequestInfo
+from .base import AffinityStatus, OnLost, PoolView, Resolution
+
+Clock: TypeAlias = Callable[[], float]
+SameSite: TypeAlias = Literal["lax", "strict", "none"]
+
+#: A cookie has about 75 bytes; browsers cap name and value together at this.
+MAX_VALUE = 4096
+#: Cookies of the name that are looked at in one request, lest a forger buys hashing wholesale.
+MAX_COOKIES = 16
+#: Verified values remembered per pool.
+CACHE_SIZE = 4096
+MIN_SECRET = 16
+#: How far ahead, in seconds, the clock of another gateway may be.
+MAX_AHEAD = 86400
+
+# RFC 6265 §4.1.1: cookie-name = token; path and domain are av-octets, and need no spaces.
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_ATTRIBUTE_VALUE = re.compile(r"[!-:<-~]+")
+# "~" sets off the hash in a derived name, so no plain pool name can look like one with a hash.
+_NOT_PLAIN = re.compile(r"[^!#$%&'*+\-.^_`|0-9A-Za-z]")
+
+# Several cookies, none of them good: the status that says most is reported.
+_TELLING = (AffinityStatus.INVALID, AffinityStatus.EXPIRED, AffinityStatus.LOST)
+
+
+class SignedCookie:
+    """Affinity by a signed cookie.
+
+    One object may serve several pools; each has its own keys and, by default, its own cookie
+    name. Pools are held weakly and by identity. A quoted cookie value is not accepted, and of
+    one name the first 16 cookies are looked at.
+
+    Args:
+        secrets: One secret or several, oldest → newest, each of at least 16 bytes. The newest
+            signs, all verify, and a cookie under an older one is rewritten: rotation logs nobody
+            out. Before a new secret signs, every gateway must know it; with several of them, put
+            it first everywhere, then last everywhere.
+        name: Cookie name. Default None: `sticky_` and the pool's name. Pools that share a name
+            and a path overwrite each other's cookies.
+        path: Default `/`, so that pages and their WebSockets share the session.
+        domain: Default None: this host only, not its subdomains.
+        secure: Whether the browser sends it over https only. Default `"auto"`: yes for visitors
+            who came by https, and always where browsers insist (`same_site="none"`,
+            `partitioned`, names beginning with `__Host-` or `__Secure-`).
+        http_only: Default True: scripts cannot read it.
+        same_site: `"lax"` (default), `"strict"` (loses the session on the way back from another
+            site, as after a login there), `"none"` (works in foreign iframes) or None (attribute
+            left out).
+        partitioned: Default False. True keeps one cookie per embedding site (CHIPS).
+        max_age: Whole seconds the browser keeps it, counted from the last Set-Cookie. Default
+            None: until the browser is closed. Only `idle_timeout` renews it on the way.
+        idle_timeout: Seconds without a request after which a session expires. Default None:
+            never. The cookie is written again when a tenth of it has passed.
+        absolute_timeout: Seconds since the session's first cookie after which it expires.
+            Default None: never.
+        on_lost: What happens to a visitor whose backend is gone or cannot take the request:
+            `"rebalance"` (default) to another backend, `"reject"` with 503, or a callable that
+            gets the status and the request and returns one of these.
+        forward: Whether the backend gets to see the cookie. Default False.
+        announce: Whether the backend is told the status, as request header `Sticky-Session`.
+            Default False.
+        private: Whether a cacheable response that sets the cookie and has no Cache-Control is
+            marked private. Default True; without it a shared cache may hand one visitor's
+            session to all.
+        clock: Wall clock, in seconds since the epoch. The `now` passed to `issue` must tell the
+            same time.
+
+    Raises:
+        TypeError: An argument of the wrong type.
+        ValueError: A value that cannot work, or that browsers would refuse.
+
+    The semantics are those of HAProxy's `cookie ... insert indirect` with `maxidle`, `maxlife`.
+    """
+
+    #: Versions of the cookie's format, oldest → newest. The newest is written, all are honoured.
+    formats: ClassVar[tuple[str, ...]] = ("1",)
+
+    def __init__(
+        self,
+        secrets: str | bytes | Sequence[str | bytes],
+        *,
+        name: str | None = None,
+        path: str = "/",
+        domain: str | None = None,
+        secure: bool | Literal["auto"] = "auto",
+        http_only: bool = True,
+        same_site: SameSite | None = "lax",
+        partitioned: bool = False,
+        max_age: float | None = None,
+        idle_timeout: float | None = None,
+        absolute_timeout: float | None = None,
+        on_lost: OnLost = "rebalance",
+        forward: bool = False,
+        announce: bool = False,
+        private: bool = True,
+        clock: Clock = time.time,
+    ) -> None:
+        self._secrets = _read_secrets(secrets)
+        _check_flags(http_only=http_only, partitioned=partitioned, forward=forward,
+                     announce=announce, private=private)  # fmt: skip
+        _check_attributes(name, path, domain, same_site)
+        if not (callable(on_lost) or on_lost in ("rebalance", "reject")):
+            raise ValueError(f"on_lost must be 'rebalance', 'reject' or callable, got {on_lost!r}")
+        if not callable(clock):
+            raise TypeError(f"clock must be callable, got {clock!r}")
+        self.name = name
+        self.idle_timeout = _seconds("idle_timeout", idle_timeout)
+        self.absolute_timeout = _seconds("absolute_timeout", absolute_timeout)
+        self.on_lost: OnLost = on_lost
+        self.forward, self.announce, self.private = forward, announce, private
+        self.clock = clock
+        self._secure = _read_secure(secure, name, path, domain, same_site, partitioned)
+        front = _attributes(path, domain, _whole_seconds("max_age", max_age), same_site)
+        back = (b"; HttpOnly" if http_only else b"") + (b"; Partitioned" if partitioned else b"")
+        self._attributes = {False: front + back, True: front + b"; Secure" + back}
+        # Pools of one name may differ in their backends, so a codec belongs to one pool object.
+        self._codecs: WeakKeyDictionary[PoolView, _Codec] = WeakKeyDictionary()
+
+    def resolve(self, request: RequestInfo, pool: PoolView) -> Resolution:
+        """Find the backend that a request's cookies name.
+
+        The first genuine, timely cookie of a backend in the pool wins. Without one, the status
+        is `LOST`, `EXPIRED` or `INVALID`, whichever the best of the cookies comes to, or `NEW`.
+        """
+        codec = self._codec(pool)
+        secure = request.is_secure if self._secure is None else self._secure
+        values = request.cookies(codec.name)
+        if not values:
+            return CookieResolution(AffinityStatus.NEW, None, codec, None, secure)
+        now = self.clock()
+        telling = 0
+        for value in values[:MAX_COOKIES]:
+            claim = codec.read(value)
+            status = self._judge(claim, now)
+            if claim is not None and status is AffinityStatus.KEPT:
+                backend_id = claim.signer.tokens.find(claim.token, pool)
+                if backend_id is not None:
+                    return CookieResolution(status, backend_id, codec, claim, secure)
+                status = AffinityStatus.LOST
+            telling = max(telling, _TELLING.index(status))
+        return CookieResolution(_TELLING[telling], None, codec, None, secure)
+
+    def issue(self, resolution: Resolution, backend: Backend, now: float) -> Sequence[RawHeader]:
+        """The Set-Cookie header that binds the visitor to a backend, where one is due.
+
+        A visitor who was kept gets one for a new secret or format, or when a tenth of the idle
+        timeout has passed; the session's first-issued time stays. Everyone else gets one that
+        begins a new session.
+
+        Args:
+            resolution: As `resolve` returned it, its status as the pool left it.
+            backend: The backend that answered in the end.
+            now: Wall-clock time in seconds since the epoch. It tells whether the cookie is due;
+                what is written into it is read from `clock`, as what is checked later.
+
+        Raises:
+            TypeError: A resolution of another affinity.
+        """
+        if resolution.status is AffinityStatus.BYPASSED:
+            return []
+        if not isinstance(resolution, CookieResolution):
+            raise TypeError(f"a SignedCookie cannot issue for {resolution!r}")
+        codec, claim = resolution.codec, resolution.claim
+        issued = None
+        if (
+            claim is not None
+            and resolution.status is AffinityStatus.KEPT
+            and resolution.backend_id == backend.id
+        ):
+            if claim.signer is codec.newest and not self._is_renewal_due(claim, now):
+                return []
+            issued = claim.issued
+        value = codec.newest.write(backend.id, issued)
+        cookie = codec.name + b"=" + value + self._attributes[resolution.secure]
+        return [(b"set-cookie", cookie)]
+
+    def strip(self, headers: RawHeaders, pool: PoolView) -> RawHeaders:
+        """Remove the affinity cookie; the same list object when there is nothing to remove."""
+        if self.forward:
+            return headers
+        prefix = self._codec(pool).prefix
+        if not any(prefix in value for name, value in headers if name == b"cookie"):
+            return headers
+        stripped: RawHeaders = []
+        for header in headers:
+            name, value = header
+            if name != b"cookie" or prefix not in value:
+                stripped.append(header)
+            elif rest := _without(prefix, value):
+                stripped.append((name, rest))
+        return headers if stripped == headers else stripped
+
+    def inspect(self, value: str, pool: PoolView) -> CookieReport:
+        """Say what a cookie value means, for operators."""
+        codec = self._codec(pool)
+        claim = codec.read(value.strip().encode("utf-8", "surrogatepass"))
+        if claim is None:
+            return CookieReport(pool=pool.name, status="invalid")
+        signer = claim.signer
+        backend_id = signer.tokens.find(claim.token, pool)
+        verdict = self._judge(claim, self.clock())
+        status: ReportStatus
+        if verdict is AffinityStatus.KEPT:
+            status = "lost" if backend_id is None else "valid"
+        else:
+            status = "expired" if verdict is AffinityStatus.EXPIRED else "invalid"
+        return CookieReport(
+            pool=pool.name,
+            status=status,
+            backend_id=backend_id,
+            first_issued=signer.timestamp_to_datetime(claim.issued),
+            last_stamped=signer.timestamp_to_datetime(claim.stamped),
+            secret=signer.secret_index,
+            format=signer.format,
+        )
+
+    def cookie_name(self, pool: PoolView) -> str:
+        """The name of the cookie for a pool."""
+        return _derive_name(pool.name) if self.name is None else self.name
+
+    def _codec(self, pool: PoolView) -> _Codec:
+        codec = self._codecs.get(pool)
+        if codec is None:
+            name = self.cookie_name(pool)
+            codec = _Codec(self._secrets, self.formats, pool.name, name, self.clock)
+            self._codecs[pool] = codec
+        return codec
+
+    def _judge(self, claim: _Claim | None, now: float) -> AffinityStatus:
+        if claim is None or max(claim.issued, claim.stamped) > now + MAX_AHEAD:
+            return AffinityStatus.INVALID
+        if self.idle_timeout is not None and now - claim.stamped > self.idle_timeout:
+            return AffinityStatus.EXPIRED
+        if self.absolute_timeout is not None and now - claim.issued > self.absolute_timeout:
+            return AffinityStatus.EXPIRED
+        return AffinityStatus.KEPT
+
+    def _is_renewal_due(self, claim: _Claim, now: float) -> bool:
+        return self.idle_timeout is not None and now - claim.stamped >= self.idle_timeout / 10
+
+    def __repr__(self) -> str:
+        count = len(self._secrets)
+        return f"<SignedCookie name={self.name!r} {count} secret{'s' * (count > 1)}>"
+
+
+class CookieResolution(Resolution):
+    """What the cookies of one request came to, and what issuing the next one needs.
+
+    Args:
+        status: See `Resolution`.
+        backend_id: See `Resolution`.
+        codec: Reads and writes the cookies of the pool that was asked for.
+        claim: What the cookie says that `backend_id` was read from, or None.
+        secure: Whether a cookie for this request is to be marked Secure.
+    """
+
+    __slots__ = ("claim", "codec", "secure")
+
+    def __init__(
+        self,
+        status: AffinityStatus,
+        backend_id: str | None,
+        codec: _Codec,
+        claim: _Claim | None,
+        secure: bool,
+    ) -> None:
+        super().__init__(status, backend_id)
+        self.codec = codec
+        self.claim = claim
+        self.secure = secure
+
+
+ReportStatus: TypeAlias = Literal["valid", "expired", "lost", "invalid"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CookieReport:
+    """What `SignedCookie.inspect` found out about one cookie.
+
+    Args:
+        pool: Name of the pool it was checked for.
+        status: `invalid` for a forged or damaged one, another pool's, or one from the future.
+        backend_id: The backend it names; None when the pool holds no such backend.
+        first_issued: When the session began.
+        last_stamped: When the cookie was written.
+        secret: Position of the secret that signed it, 0 being the oldest.
+        format: Its format version.
+    """
+
+    pool: str
+    status: ReportStatus
+    backend_id: str | None = None
+    first_issued: datetime | None = None
+    last_stamped: datetime | None = None
+    secret: int | None = None
+    format: str | None = None
+
+
+class _Claim(NamedTuple):
+    """What a genuine cookie says. Whether it is still in time is asked at every request."""
+
+    token: bytes
+    issued: int
+    stamped: int
+    signer: _Signer
+
+
+class _Codec:
+    """Reads and writes the cookies of one pool."""
+
+    __slots__ = ("_verify", "name", "newest", "prefix", "signers")
+
+    def __init__(
+        self,
+        secrets: Sequence[bytes],
+        formats: Sequence[str],
+        pool_name: str,
+        cookie_name: str,
+        clock: Clock,
+    ) -> None:
+        self.name = cookie_name.encode("ascii")
+        self.prefix = self.name + b"="
+        tables = [_Tokens(secret, pool_name) for secret in secrets]
+        self.signers = tuple(
+            _Signer(secrets[index], index, version, tables[index], pool_name, clock)
+            for version in reversed(formats)
+            for index in reversed(range(len(secrets)))
+        )
+        self.newest = self.signers[0]
+        # Exceptions are not cached, so forgeries cannot crowd out the genuine.
+        self._verify = functools.lru_cache(maxsize=CACHE_SIZE)(
+            functools.partial(_verify, self.signers)
+        )
+
+    def read(self, value: bytes) -> _Claim | None:
+        if len(value) > MAX_VALUE:
+            return None
+        try:
+            return self._verify(value)
+        except BadSignature:
+            return None
+
+
+def _verify(signers: Sequence[_Signer], value: bytes) -> _Claim:
+    for signer in signers:
+        claim = signer.read(value)
+        if claim is not None:
+            return claim
+    raise BadSignature("no secret and format fit the cookie")
+
+
+class _Signer(TimestampSigner):
+    """Signs under one secret in one format version, for one pool."""
+
+    def __init__(
+        self,
+        secret: bytes,
+        secret_index: int,
+        version: str,
+        tokens: _Tokens,
+        pool_name: str,
+        clock: Clock,
+    ) -> None:
+        salt = f"sticky_asgi.affinity.{version}:{pool_name}"
+        super().__init__(secret, salt, key_derivation="hmac", digest_method=hashlib.sha256)
+        self._key = super().derive_key()
+        self.secret_index = secret_index
+        self.format = version
+        self.tokens = tokens
+        self.clock = clock
+
+    def write(self, backend_id: str, issued: int | None) -> bytes:
+        """A cookie value; `issued` None begins a session now."""
+        if issued is None:
+            issued = self.get_timestamp()
+        stamp = issued.to_bytes(8, "big").lstrip(b"\0")
+        return self.sign(self.tokens.make(backend_id) + b"." + base64_encode(stamp))
+
+    def read(self, value: bytes) -> _Claim | None:
+        try:
+            payload, stamped = self.unsign(value, return_timestamp=True)
+            token, _, issued = payload.partition(b".")
+            began = int.from_bytes(base64_decode(issued), "big")
+        except (BadData, ValueError, OverflowError, OSError):
+            # The last three: a stamp that was signed all right, but is no date (a broken clock).
+            return None
+        return _Claim(token, began, int(stamped.timestamp()), self)
+
+    def get_timestamp(self) -> int:
+        return int(self.clock())
+
+    def derive_key(self, secret_key: str | bytes | None = None) -> bytes:
+        return self._key
+
+    def verify_signature(self, value: str | bytes, sig: str | bytes) -> bool:
+        # Encoded signatures are compared. Decoding first would let pass what the base64 decoder
+        # overlooks: spare bits of the last character, and characters outside the alphabet.
+        return hmac.compare_digest(want_bytes(sig), self.get_signature(value))
+
+
+class _Tokens:
+    """The opaque names of a pool's backends under one secret."""
+
+    __slots__ = ("_ids", "_key", "_pool", "_tokens", "_version")
+
+    def __init__(self, secret: bytes, pool_name: str) -> None:
+        self._key = hmac.digest(secret, b"sticky_asgi.affinity.token", "sha256")
+        name = pool_name.encode()
+        self._pool = len(name).to_bytes(4, "big") + name
+        self._tokens: dict[str, bytes] = {}
+        self._ids: dict[bytes, str] = {}
+        self._version: int | None = None
+
+    def make(self, backend_id: str) -> bytes:
+        return self._tokens.get(backend_id) or self._hash(backend_id)
+
+    def find(self, token: bytes, pool: PoolView) -> str | None:
+        version = pool.version
+        if version != self._version:
+            known = self._tokens
+            ids = [backend.id for backend in pool.backends]
+            self._tokens = {id: known.get(id) or self._hash(id) for id in ids}
+            self._ids = {token: id for id, token in self._tokens.items()}
+            self._version = version
+        return self._ids.get(token)
+
+    def _hash(self, backend_id: str) -> bytes:
+        digest = hmac.digest(self._key, self._pool + backend_id.encode(), "sha256")
+        return base64_encode(digest[:12])
+
+
+def _derive_name(pool_name: str) -> str:
+    plain = _NOT_PLAIN.sub("_", pool_name)
+    if plain != pool_name:
+        plain += "~" + hashlib.sha256(pool_name.encode()).hexdigest()[:8]
+    return f"sticky_{plain}"
+
+
+def _without(prefix: bytes, cookies: bytes) -> bytes:
+    pairs = cookies.split(b";")
+    kept = [pair for pair in pairs if not pair.strip(b" \t").startswith(prefix)]
+    if len(kept) == len(pairs):
+        return cookies
+    rest = b";".join(kept).lstrip(b" \t")
+    return rest if rest.strip(b"; \t") else b""
+
+
+def _read_secrets(secrets: str | bytes | Sequence[str | bytes]) -> tuple[bytes, ...]:
+    # No message shows a secret, and none is raised from an error that holds one.
+    if isinstance(secrets, str | bytes):
+        secrets = (secrets,)
+    if not isinstance(secrets, Sequence):
+        kind = type(secrets).__name__
+        raise TypeError(f"secrets must be str, bytes or a sequence of these, not {kind}")
+    if not secrets:
+        raise ValueError("secrets must hold at least one secret, got none")
+    read = []
+    for index, secret in enumerate(secrets):
+        if not isinstance(secret, str | bytes):
+            raise TypeError(f"secrets[{index}] must be str or bytes, not {type(secret).__name__}")
+        raw = secret.encode("utf-8", "surrogatepass") if isinstance(secret, str) else secret
+        if len(raw) < MIN_SECRET:
+            raise ValueError(
+                f"secrets[{index}] must have at least {MIN_SECRET} bytes, got {len(raw)}"
+            )
+        read.append(raw)
+    return tuple(read)
+
+
+def _check_flags(**flags: bool) -> None:
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
+def _check_attributes(
+    name: str | None, path: str, domain: str | None, same_site: SameSite | None
+) -> None:
+    for parameter, value in (("name", name), ("path", path), ("domain", domain)):
+        if not isinstance(value, str) and (value is not None or parameter == "path"):
+            raise TypeError(f"{parameter} must be a string, got {value!r}")
+    if name is not None and not _TOKEN.fullmatch(name):
+        raise ValueError(f"name must be a token (RFC 6265 §4.1.1), got {name!r}")
+    if not (path.startswith("/") and _ATTRIBUTE_VALUE.fullmatch(path)):
+        raise ValueError(
+            f"path must begin with '/' and hold no space, ';' or control, got {path!r}"
+        )
+    if domain is not None and not _ATTRIBUTE_VALUE.fullmatch(domain):
+        raise ValueError(f"domain must be ASCII without space, ';' or control, got {domain!r}")
+    if same_site not in ("lax", "strict", "none", None):
+        raise ValueError(f"same_site must be 'lax', 'strict', 'none' or None, got {same_site!r}")
+
+
+def _read_secure(
+    secure: bool | Literal["auto"],
+    name: str | None,
+    path: str,
+    domain: str | None,
+    same_site: SameSite | None,
+    partitioned: bool,
+) -> bool | None:
+    """Whether cookies are always Secure (True), never (False), or as the request (None)."""
+    if not (isinstance(secure, bool) or secure == "auto"):
+        raise ValueError(f"secure must be True, False or 'auto', got {secure!r}")
+    prefix = "" if name is None else name.lower()  # browsers ignore the prefixes' case
+    if prefix.startswith("__host-") and (domain is not None or path != "/"):
+        raise ValueError(
+            f"name {name!r} needs path '/' and no domain, got path {path!r}, domain {domain!r}"
+        )
+    reason = None
+    if same_site == "none":
+        reason = "same_site='none'"
+    elif partitioned:
+        reason = "partitioned=True"
+    elif prefix.startswith(("__host-", "__secure-")):
+        reason = f"name {name!r}"
+    if reason and secure is False:
+        raise ValueError(f"secure=False: with {reason}, browsers would refuse the cookie")
+    if secure == "auto":
+        return True if reason else None
+    return secure
+
+
+def _seconds(parameter: str, value: float | None) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{parameter} must be a number of seconds or None, got {value!r}")
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{parameter} must be a positive number of seconds, got {value!r}")
+    return value
+
+
+def _whole_seconds(parameter: str, value: float | None) -> int | None:
+    seconds = _seconds(parameter, value)
+    if seconds is not None and seconds != int(seconds):
+        raise ValueError(f"{parameter} must be a whole number of seconds, got {value!r}")
+    return None if seconds is None else int(seconds)
+
+
+def _attributes(
+    path: str, domain: str | None, max_age: int | None, same_site: SameSite | None
+) -> bytes:
+    text = f"; Path={path}"
+    if domain is not None:
+        text += f"; Domain={domain}"
+    if max_age is not None:
+        text += f"; Max-Age={max_age}"
+    if same_site is not None:
+        text += f"; SameSite={same_site.capitalize()}"
+    return text.encode("ascii")

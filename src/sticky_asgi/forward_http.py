@@ -1,0 +1,243 @@
+"""One HTTP exchange between a client and a backend, both directions.
+
+`HttpExchange` is the client's side: its request body, its leaving, and what it has been sent.
+`forward` carries the exchange to one backend. Neither chooses a backend nor repeats anything:
+`gateway.py` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from types import TracebackType
+
+from starlette.types import Message, Receive, Send
+
+from .exceptions import BadRequest, BodyTooLarge, ClientDisconnected, ClientError
+from .headers import downstream_headers
+from .request import RawHeader, RawHeaders
+from .upstream import UpstreamClient, UpstreamRequest, UpstreamResponse
+
+#: Bytes of a request body that are read ahead of the backend.
+READ_AHEAD = 65536
+
+
+class ClientBody:
+    """A request body, read from the server ahead of need and kept for repetition.
+
+    Pieces are kept until `keep` bytes have come; from then on they are let go as they are sent,
+    and the body can no longer be repeated.
+
+    Args:
+        keep: Bytes to hold for a repetition.
+        max_body: Bytes allowed in all, or None.
+        length: The declared length, or None.
+    """
+
+    def __init__(self, *, keep: int, max_body: int | None, length: int | None) -> None:
+        self._keep = keep
+        self._max_body = max_body
+        self._length = length
+        self._pieces: deque[bytes] = deque()
+        self._dropped = 0
+        self._received = 0
+        self._sent = 0
+        self._is_over = False
+        self._error: ClientError | None = None
+        self._arrived = asyncio.Event()
+        self._taken = asyncio.Event()
+
+    @property
+    def complete(self) -> bytes | None:
+        """The whole body if it is at hand already, else None."""
+        if not self._is_over or self._dropped or self._error is not None:
+            return None
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+    @property
+    def is_replayable(self) -> bool:
+        """Whether the body can be sent again from its beginning."""
+        return self._dropped == 0
+
+    @property
+    def error(self) -> ClientError | None:
+        """What was wrong with the body, if anything."""
+        return self._error
+
+    def feed(self, piece: bytes, *, is_last: bool) -> None:
+        """A piece has arrived from the client."""
+        self._received += len(piece)
+        if self._max_body is not None and self._received > self._max_body:
+            return self.fail(BodyTooLarge(f"request body over {self._max_body} bytes"))
+        if self._length is not None and (
+            self._received > self._length or (is_last and self._received != self._length)
+        ):
+            return self.fail(BadRequest("request body does not have its declared length"))
+        if piece:
+            self._pieces.append(piece)
+        self._is_over = is_last
+        self._arrived.set()
+        return None
+
+    def fail(self, error: ClientError) -> None:
+        """The body will not arrive whole."""
+        if not self._is_over and self._error is None:
+            self._error = error
+            self._arrived.set()
+            self._taken.set()
+
+    async def wait_for_room(self) -> None:
+        """Wait until reading further ahead makes sense."""
+        while self._received - self._sent > READ_AHEAD and self._error is None:
+            self._taken.clear()
+            await self._taken.wait()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        index = sent = 0
+        while True:
+            while index < len(self._pieces) + self._dropped:
+                piece = self._pieces[index - self._dropped]
+                index += 1
+                sent += len(piece)
+                yield piece
+                self._mark_sent(index, sent)
+            if self._error is not None:
+                raise self._error
+            if self._is_over:
+                return
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    def _mark_sent(self, index: int, sent: int) -> None:
+        if sent > self._keep:
+            while self._dropped < index:
+                self._pieces.popleft()
+                self._dropped += 1
+        self._sent = max(self._sent, sent)
+        self._taken.set()
+
+
+class HttpExchange:
+    """A client waiting for its response. An asynchronous context manager for its duration.
+
+    Inside the block the client is watched: when it leaves, whatever the block awaits is cancelled
+    and `ClientDisconnected` is raised at its end. A cancellation from elsewhere passes through.
+
+    Args:
+        receive: The server's receive.
+        send: The server's send.
+        body: The request's body, or None for a request that announces none.
+    """
+
+    def __init__(self, receive: Receive, send: Send, body: ClientBody | None) -> None:
+        self._receive = receive
+        self._send = send
+        self.body = body
+        self.response_started = False
+        self.status: int | None = None
+        self._is_finishing = False
+        self._has_left = False
+        self._waiting: asyncio.Task[object] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    @property
+    def is_replayable(self) -> bool:
+        """Whether the request can be sent once more."""
+        return self.body is None or self.body.is_replayable
+
+    async def __aenter__(self) -> HttpExchange:
+        self._waiting = asyncio.current_task()
+        self._watcher = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if not self._has_left or self._waiting is None:
+            return
+        # The cancellation was ours: take it back, unless somebody else cancelled as well.
+        if self._waiting.uncancel() == 0 and (
+            exc is None or isinstance(exc, asyncio.CancelledError | ClientDisconnected)
+        ):
+            raise ClientDisconnected("the client left") from None
+
+    async def _watch(self) -> None:
+        """Read whatever the client sends, until it leaves."""
+        body = self.body
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                break
+            if body is not None and message["type"] == "http.request":
+                is_last = not message.get("more_body", False)
+                body.feed(message.get("body", b""), is_last=is_last)
+                await body.wait_for_room()
+        self._client_left()
+
+    def _client_left(self) -> None:
+        if self._is_finishing or self._waiting is None:
+            # The server says "disconnect" after every complete response, too.
+            return
+        self._has_left = True
+        if self.body is not None:
+            self.body.fail(ClientDisconnected("the client left in the middle of its request"))
+        self._waiting.cancel("the client left")
+
+    async def start(self, status: int, headers: RawHeaders) -> None:
+        """Send the head of the response."""
+        self.response_started = True
+        self.status = status
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, piece: bytes, *, is_last: bool) -> None:
+        """Send a piece of the body; returns when the server has room for more."""
+        self._is_finishing = is_last
+        message: Message = {"type": "http.response.body", "body": piece, "more_body": not is_last}
+        await self._send(message)
+
+
+async def forward(
+    exchange: HttpExchange,
+    client: UpstreamClient,
+    request: UpstreamRequest,
+    *,
+    on_head: Callable[[UpstreamResponse, RawHeaders], Sequence[RawHeader]],
+    fresh: bool = False,
+) -> None:
+    """Carry an exchange to one backend, and its response back.
+
+    Args:
+        exchange: The client's side.
+        client: The backend's side.
+        request: What to send.
+        on_head: Called with a response that may be passed on and its headers; returns headers to
+            add, or raises an `UpstreamError` to have the response discarded.
+        fresh: Whether to insist on a new connection.
+
+    Raises:
+        UpstreamError: The backend failed. If the response has started, the client's connection
+            must be aborted: this exception, let through to the server, does that.
+        ClientError: The request broke off, or the client left.
+    """
+    response = await client.send(request, fresh=fresh)
+    try:
+        headers = downstream_headers(response.headers, status=response.status)
+        headers.extend(on_head(response, headers))
+        await _relay(exchange, response, headers)
+    finally:
+        await response.aclose()
+
+
+async def _relay(exchange: HttpExchange, response: UpstreamResponse, headers: RawHeaders) -> None:
+    await exchange.start(response.status, headers)
+    is_last = False
+    while not is_last:
+        piece = b"" if response.at_end else await response.read()
+        is_last = not piece or response.at_end
+        await exchange.write(piece, is_last=is_last)

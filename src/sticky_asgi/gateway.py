@@ -1,0 +1,496 @@
+"""The gateway: routes, the one retry loop, and what a client is told when all fails.
+
+A request goes down the layers once. Whatever fails on the way comes back here, to the loop in
+`_HttpCall`, which alone decides whether there is another attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from http import HTTPStatus
+from types import TracebackType
+from typing import TypeAlias
+
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from .affinity import AffinityStatus
+from .backend import BackendState
+from .events import Listener, RequestFinished
+from .exceptions import (
+    BackendsBusy,
+    BodyTooLarge,
+    ClientDisconnected,
+    ClientError,
+    ConnectError,
+    ConnectTimeout,
+    GatewayError,
+    NoBackendAvailable,
+    NoRoute,
+    QueueTimeout,
+    StaleConnection,
+    UnwantedStatus,
+    UpstreamError,
+)
+from .forward_http import ClientBody, HttpExchange, forward
+from .headers import (
+    RequestHead,
+    TrustedProxies,
+    is_cacheable,
+    upstream_headers,
+    visitor_address,
+    visitor_scheme,
+)
+from .lifespan import serve_lifespan
+from .pool import Lease, Pool
+from .request import RawHeader, RawHeaders, RequestInfo
+from .routes import Route, Routes, RouteTable
+from .runtime import Runtimes
+from .target import path_below_root, raw_path_of, upstream_target
+from .upstream import Clients, UpstreamRequest, UpstreamResponse, check_transport
+
+logger = logging.getLogger("sticky_asgi")
+
+ErrorResponse: TypeAlias = Callable[[GatewayError, Scope], Response]
+
+_ANNOUNCED = {
+    AffinityStatus.KEPT: b"kept",
+    AffinityStatus.MOVED: b"moved",
+    AffinityStatus.LOST: b"lost",
+}
+
+
+def default_error_response(error: GatewayError, scope: Scope) -> Response:
+    """The status and its name as plain text: no address, no exception text."""
+    try:
+        phrase = HTTPStatus(error.status_code).phrase
+    except ValueError:
+        phrase = "Error"
+    return PlainTextResponse(f"{error.status_code} {phrase}\n", error.status_code)
+
+
+class Gateway:
+    """An ASGI application that passes every request on to a backend of a pool.
+
+    Serve it as it is, or mount it; a mounted application never sees lifespan events, so enter the
+    gateway in your own lifespan: `async with gateway:`. Without any lifespan it starts with its
+    first request, and says so in the log.
+
+    Args:
+        pools: Pools by path prefix, or a list of `Route`. `None` in place of a pool is for
+            `GatewayMiddleware`; here, such a request is answered 404, as one without route is.
+        trusted_proxies: Addresses and networks of the proxies in front whose X-Forwarded-* and
+            Forwarded headers are believed and appended to. Default none: they are replaced.
+        error_response: Makes the response to a request that failed in the gateway, from the error
+            and the scope. Default: the status and its name as `text/plain`. Keep the error's text
+            from clients: it may hold addresses.
+        listeners: Told of every request that ended.
+        forwarded: Whether to write the Forwarded header (RFC 7239) besides X-Forwarded-*.
+            Default False.
+        max_head: Largest request header section in bytes. Default 65536; beyond it: 431.
+
+    Raises:
+        ValueError: No route, two pools of one name, a bad network, an object as `transport` of a
+            pool that is none.
+    """
+
+    def __init__(
+        self,
+        pools: Routes,
+        *,
+        trusted_proxies: Sequence[str] = (),
+        error_response: ErrorResponse | None = None,
+        listeners: Sequence[Listener] = (),
+        forwarded: bool = False,
+        max_head: int = 65536,
+    ) -> None:
+        self.trusted_proxies = TrustedProxies(trusted_proxies)
+        self.error_response = error_response or default_error_response
+        self.listeners = tuple(listeners)
+        self.forwarded = forwarded
+        self.max_head = max_head
+        self._table = _checked(pools)
+        self._runtimes = Runtimes(lambda: self.pools)
+        self._stacks: list[AsyncExitStack] = []
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """The routes, the most specific path first."""
+        return self._table.routes
+
+    @property
+    def pools(self) -> tuple[Pool, ...]:
+        """The pools that the routes lead to."""
+        return self._table.pools
+
+    def replace_routes(self, pools: Routes) -> None:
+        """Put other routes in force, at once; what is under way ends as it began.
+
+        Call it in the event loop that serves. Raises as the constructor does, and then nothing
+        has changed.
+        """
+        self._table = _checked(pools)
+        self._runtimes.forget_other_pools()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await serve_lifespan(self, scope, receive, send)
+            return
+        route = self.match(scope)
+        if route is None or route.pool is None:
+            await self.refuse(NoRoute("no route"), scope, receive, send)
+        else:
+            await self.handle(route, route.pool, scope, receive, send)
+
+    def match(self, scope: Scope) -> Route | None:
+        """The route that a request takes, or None."""
+        return self._table.match(scope)
+
+    async def handle(
+        self, route: Route, pool: Pool, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Serve one request from a pool."""
+        if scope["type"] != "http":
+            await self.refuse(NoRoute("not an HTTP request"), scope, receive, send)
+            return
+        call = _HttpCall(self, route, pool, scope, receive, send)
+        error: GatewayError | None = None
+        try:
+            await call.run(await self._runtimes.clients())
+        except ClientDisconnected as exc:
+            error = exc
+        except GatewayError as exc:
+            error = exc
+            logger.warning("%s %r: %s", scope["method"], scope["path"], exc)
+            if call.response_started:
+                # Only an exception makes a server abort a response that has begun.
+                raise
+            await self.refuse(exc, scope, receive, send)
+        finally:
+            if self.listeners:
+                event = call.finished(error)
+                for listener in self.listeners:
+                    listener.on_request(event)
+
+    async def refuse(self, error: GatewayError, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request with an error of the gateway's own. It carries no affinity cookie."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        response = self.error_response(error, scope)
+        if isinstance(error, NoBackendAvailable):
+            response.headers.setdefault("retry-after", str(error.retry_after))
+        if isinstance(error, ClientError) and scope.get("http_version", "1.1") < "2":
+            # RFC 9112 §6.3: what follows on this connection cannot be trusted to be a request.
+            response.headers["connection"] = "close"
+        await response(scope, receive, send)
+
+    async def __aenter__(self) -> Gateway:
+        stack = AsyncExitStack()
+        await stack.enter_async_context(self._runtimes.running())
+        self._stacks.append(stack)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._stacks.pop().aclose()
+
+    def __repr__(self) -> str:
+        return f"<Gateway {', '.join(map(repr, self.routes))}>"
+
+
+def _checked(pools: Routes) -> RouteTable:
+    table = RouteTable(pools)
+    for pool in table.pools:
+        check_transport(pool.transport)
+    return table
+
+
+class _HttpCall:
+    """One request on its way through the gateway: what is known of it, and how far it has come."""
+
+    def __init__(
+        self, gateway: Gateway, route: Route, pool: Pool, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        self.gateway = gateway
+        self.route = route
+        self.pool = pool
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.began = time.perf_counter()
+        self.attempt_began = self.began
+        self.first_byte: float | None = None
+        self.attempts = 0
+        self.tried: set[str] = set()
+        self.state: BackendState | None = None
+        self.exchange: HttpExchange | None = None
+        self.is_repeating = False
+
+    @property
+    def response_started(self) -> bool:
+        """Whether the client has been sent the head of a response."""
+        return self.exchange is not None and self.exchange.response_started
+
+    async def run(self, clients: Clients) -> None:
+        """Serve the request. Raises GatewayError if that fails."""
+        self.clients = clients
+        self._read()
+        body = await self._open_body()
+        self.resolution = self.pool.resolve(self.request)
+        self.exchange = HttpExchange(self.receive, self.send, body)
+        try:
+            async with self.exchange:
+                await self._try_backends(self.exchange)
+        finally:
+            if self.is_repeating:
+                self.pool.retry_budget.finish()
+
+    def _read(self) -> None:
+        """Check the request and work out what its backend is sent."""
+        gateway, pool, scope = self.gateway, self.pool, self.scope
+        head = RequestHead(
+            scope["headers"],
+            http_version=scope.get("http_version", "1.1"),
+            limit=gateway.max_head,
+        )
+        prefix = self.route.path if self.route.strip_prefix else ""
+        self.target = upstream_target(scope, strip_prefix=prefix)
+        self.head = head
+        self.request = self._describe(head)
+        self.headers = upstream_headers(
+            head,
+            keep_host=pool.host == "pass",
+            peer=self.peer,
+            scheme=self.request.scheme,
+            is_trusted=self.is_trusted,
+            rfc7239=gateway.forwarded,
+        )
+        if prefix and prefix != "/":
+            self.headers.append((b"x-forwarded-prefix", prefix.encode()))
+        self.headers = pool.strip_affinity(self.headers)
+        limit = pool.limits.max_body
+        if limit is not None and head.content_length is not None and head.content_length > limit:
+            raise BodyTooLarge(f"request body of {head.content_length} bytes, over {limit}")
+
+    def _describe(self, head: RequestHead) -> RequestInfo:
+        scope, trusted = self.scope, self.gateway.trusted_proxies
+        client = scope.get("client")
+        self.peer: str | None = client[0] if client else None
+        self.is_trusted = self.peer in trusted
+        hops = head.forwarded.get(b"x-forwarded-for", ())
+        return RequestInfo(
+            method=scope["method"],
+            path=path_below_root(scope),
+            raw_path=raw_path_of(scope),
+            query_string=scope.get("query_string", b""),
+            headers=head.headers,
+            scheme=visitor_scheme(scope.get("scheme", "http"), head, is_trusted=self.is_trusted),
+            host=head.host,
+            client=visitor_address(self.peer, hops, trusted),
+        )
+
+    async def _open_body(self) -> ClientBody | None:
+        """The request's body, and the header that frames it for the backend."""
+        head = self.head
+        body = ClientBody(
+            keep=self.pool.retry.replay_limit,
+            max_body=self.pool.limits.max_body,
+            length=head.content_length,
+        )
+        if head.is_chunked:
+            self.headers.append((b"transfer-encoding", b"chunked"))
+            return body
+        if head.content_length is not None:
+            return body if head.content_length else None
+        if self.scope.get("http_version", "1.1") < "2":
+            return None
+        # HTTP/2 and later frame a body without any header: only its first piece tells.
+        message = await self.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnected("the client left")
+        piece, is_last = message.get("body", b""), not message.get("more_body", False)
+        if is_last and not piece:
+            return None
+        body.feed(piece, is_last=is_last)
+        self.headers.append((b"transfer-encoding", b"chunked"))
+        return body
+
+    async def _try_backends(self, exchange: HttpExchange) -> None:
+        """The one retry loop."""
+        failure: UpstreamError | None = None
+        while True:
+            try:
+                lease = await self._lease()
+            except NoBackendAvailable as exc:
+                raise self._verdict(failure, exc) from None
+            with lease as state:
+                try:
+                    return await self._attempt(exchange, state)
+                except UpstreamError as exc:
+                    self.tried.add(state.id)
+                    if not (self._allows(exc) and self._claims_repeat()):
+                        raise
+                    logger.info("%s %r: %s; trying again", self.request.method, self.target, exc)
+                    failure = exc
+
+    def _allows(self, exc: UpstreamError) -> bool:
+        return self.exchange is not None and self.pool.retry.allows(
+            exc,
+            method=self.request.method,
+            attempt=self.attempts,
+            replayable=self.exchange.is_replayable,
+            response_started=self.exchange.response_started,
+        )
+
+    def _claims_repeat(self) -> bool:
+        """Whether the pool's budget has room; claimed once and held until the request ends."""
+        self.is_repeating = self.is_repeating or self.pool.retry_budget.start(self.pool.in_flight)
+        return self.is_repeating
+
+    @staticmethod
+    def _verdict(failure: UpstreamError | None, exc: NoBackendAvailable) -> GatewayError:
+        """What a client is told when there was nobody left to try."""
+        if failure is None or (
+            isinstance(failure, ConnectError) and not isinstance(failure, ConnectTimeout)
+        ):
+            return exc
+        return failure
+
+    async def _lease(self) -> Lease:
+        """A backend for the next attempt, waited for if need be."""
+        pool, resolution = self.pool, self.resolution
+        try:
+            return self._pick()
+        except BackendsBusy:
+            pass
+        try:
+            return await self._wait_in_queue()
+        except TimeoutError:
+            if resolution.status is not AffinityStatus.KEPT:
+                raise QueueTimeout(f"no backend of pool {pool.name!r} became free") from None
+        resolution.status = AffinityStatus.MOVED
+        try:
+            return self._pick()
+        except BackendsBusy:
+            raise QueueTimeout(f"no backend of pool {pool.name!r} became free") from None
+
+    def _pick(self) -> Lease:
+        pool = self.pool
+        state = pool.pick(self.request, resolution=self.resolution, exclude=self.tried)
+        return pool.lease(state)
+
+    async def _wait_in_queue(self) -> Lease:
+        pool, loop = self.pool, asyncio.get_running_loop()
+        served = asyncio.Event()
+        waiter = pool.enqueue(
+            self.request,
+            # Whoever makes room may run in another thread's loop.
+            lambda: loop.call_soon_threadsafe(served.set),
+            resolution=self.resolution,
+            exclude=self.tried,
+        )
+        try:
+            async with asyncio.timeout(pool.limits.queue_timeout):
+                await served.wait()
+        except BaseException:
+            pool.forget(waiter)
+            raise
+        return waiter.outcome()
+
+    async def _attempt(self, exchange: HttpExchange, state: BackendState) -> None:
+        """Try one backend; once more on a fresh connection if a kept one turns out to be stale."""
+        self.attempts += 1
+        self.state = state
+        client = self.clients.get(self.pool, state.backend)
+        request = self._upstream_request(exchange, state)
+        self.attempt_began = time.perf_counter()
+        try:
+            await forward(exchange, client, request, on_head=self._on_head)
+        except StaleConnection as exc:
+            # RFC 9112 §9.3.1: a client may reopen a connection that was closed under it, and
+            # repeat what is idempotent. It is no retry in the sense of `Retry.attempts`.
+            if not self.pool.retry.allows(
+                exc,
+                method=self.request.method,
+                attempt=0,
+                replayable=exchange.is_replayable,
+                response_started=exchange.response_started,
+            ):
+                raise
+            await forward(exchange, client, request, on_head=self._on_head, fresh=True)
+
+    def _upstream_request(self, exchange: HttpExchange, state: BackendState) -> UpstreamRequest:
+        headers = self.headers
+        if self.pool.announces:
+            word = _ANNOUNCED.get(self.resolution.status, b"new")
+            headers = [*headers, (b"sticky-session", word)]
+        if self.pool.host == "backend" or self.head.host is None:
+            headers = [(b"host", state.backend.authority.encode("ascii")), *headers]
+        return UpstreamRequest(
+            self.request.method,
+            self.target,
+            headers,
+            exchange.body,
+            scheme=self.request.scheme,
+            client=self.scope.get("client"),
+        )
+
+    def _on_head(self, response: UpstreamResponse, headers: RawHeaders) -> Sequence[RawHeader]:
+        """A backend has answered: take note, and say which backend it was."""
+        now = time.perf_counter()
+        self.first_byte = now - self.began
+        pool, state = self.pool, self.state
+        if state is None or self.exchange is None:  # pragma: no cover - for the type checker
+            return ()
+        state.observe_latency(now - self.attempt_began)
+        if (
+            pool.retry.allows_status(
+                response.status,
+                method=self.request.method,
+                attempt=self.attempts,
+                replayable=self.exchange.is_replayable,
+                response_started=False,
+            )
+            and pool.has_another(self.tried | {state.id})
+            and self._claims_repeat()
+        ):
+            raise UnwantedStatus(response.status)
+        issued = pool.issue(self.resolution, state.backend)
+        if (
+            issued
+            and pool.makes_private
+            and is_cacheable(self.request.method, response.status, headers)
+        ):
+            return [(b"cache-control", b"private"), *issued]
+        return issued
+
+    def finished(self, error: GatewayError | None) -> RequestFinished:
+        """The event that tells how it went."""
+        status = None if self.exchange is None else self.exchange.status
+        if status is None and error is not None:
+            status = error.status_code
+        scope = self.scope
+        client = scope.get("client")
+        request = getattr(self, "request", None)
+        return RequestFinished(
+            method=scope["method"],
+            path=raw_path_of(scope).decode("latin-1"),
+            client=request.client if request is not None else client[0] if client else None,
+            pool=self.pool.name,
+            backend=None if self.state is None else self.state.id,
+            affinity=None if self.attempts == 0 else self.resolution.status,
+            attempts=self.attempts,
+            status=status,
+            error=error,
+            duration=time.perf_counter() - self.began,
+            time_to_first_byte=self.first_byte,
+        )

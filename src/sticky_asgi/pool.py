@@ -1,0 +1,467 @@
+"""A pool: which backend takes a request, and how many each of them has.
+
+Everything here is synchronous: between choosing a backend and counting its request there is no
+`await`, hence no race. The pool decides; `gateway.py` waits and acts.
+
+Candidates only narrow: in the snapshot → not tried in this request → intent → health → capacity.
+A balancer chooses among what is left and never checks health again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal
+
+from .affinity import Affinity, AffinityStatus, OnLost, Resolution
+from .backend import Backend, BackendState, Health, Intent
+from .balancers import Balancer, RoundRobin
+from .exceptions import (
+    AffinityRejected,
+    BackendsBusy,
+    NoBackendAvailable,
+    QueueFull,
+    QueueTimeout,
+)
+from .request import RawHeader, RawHeaders, RequestInfo
+from .retries import Retry, RetryBudget
+from .timeouts import Timeouts
+from .tls import TLS
+
+_NOTHING_TRIED: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a pool takes on before it says no.
+
+    Args:
+        queue: Requests that may wait while backends are at `max_requests`. Default 100; the next
+            one is answered 503 with Retry-After. 0: nobody waits.
+        queue_timeout: Seconds a request waits at most. Default 5. A visitor who waited that long
+            for a particular backend then goes to another one, if `on_lost` lets it; the others
+            get 503.
+        max_body: Largest request body in bytes. Default None: no limit. Beyond it: 413.
+
+    Raises:
+        ValueError: A negative number, or a `queue_timeout` of 0.
+    """
+
+    queue: int = 100
+    queue_timeout: float = 5.0
+    max_body: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.queue < 0:
+            raise ValueError(f"queue must not be negative, got {self.queue!r}")
+        if not self.queue_timeout > 0:
+            raise ValueError(f"queue_timeout must be positive, got {self.queue_timeout!r}")
+        if self.max_body is not None and self.max_body < 0:
+            raise ValueError(f"max_body must not be negative, got {self.max_body!r}")
+
+
+class Lease:
+    """One request's claim on a backend: counted while it is held, given back exactly once."""
+
+    __slots__ = ("_pool", "state")
+
+    def __init__(self, pool: Pool, state: BackendState) -> None:
+        self._pool: Pool | None = pool
+        self.state = state
+        state.in_flight += 1
+        state.requests += 1
+        pool.in_flight += 1
+
+    def release(self) -> None:
+        """Give the claim back. Again: no effect."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool._release(self.state)
+
+    def __enter__(self) -> BackendState:
+        return self.state
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+class Waiter:
+    """A request in a pool's queue. `wake` is called once, when `lease` or `error` is set."""
+
+    __slots__ = ("error", "exclude", "lease", "request", "resolution", "wake")
+
+    def __init__(
+        self,
+        request: RequestInfo,
+        resolution: Resolution | None,
+        exclude: Collection[str],
+        wake: Callable[[], object],
+    ) -> None:
+        self.request = request
+        self.resolution = resolution
+        self.exclude = exclude
+        self.wake = wake
+        self.lease: Lease | None = None
+        self.error: NoBackendAvailable | None = None
+
+    def outcome(self) -> Lease:
+        """What the wait has come to. Raises the error, if that is what it is."""
+        if self.lease is None:
+            raise self.error or QueueTimeout("still waiting")
+        return self.lease
+
+
+class Pool:
+    """A named set of backends and the policies for them.
+
+    Args:
+        name: The pool's name: in logs, in the affinity cookie's default name and in its salt.
+        backends: URLs or `Backend` objects, with distinct ids. The order matters to nobody.
+        balancer: Chooses a backend for a new session. Default `RoundRobin()`. One object serves
+            one pool.
+        affinity: Remembers which backend a visitor belongs to, as `SignedCookie` does. Default
+            None: every request is a new session.
+        retry: When a failed attempt is repeated. Default `Retry()`; None: never.
+        timeouts: Default `Timeouts()`.
+        limits: Default `Limits()`.
+        tls: For `https` backends. Default None: the system's authorities are trusted.
+        transport: An `httpx.AsyncBaseTransport` (httpx2's works too) that carries the requests
+            instead of the gateway's own HTTP/1.1 transport. `timeouts` are handed to it as httpx
+            does; `tls` and keep-alive are its own business. You close it.
+        host: `"pass"` (default) sends the visitor's Host to the backend, `"backend"` the
+            backend's own.
+
+    Raises:
+        ValueError: A bad name, two backends of one id, an unknown `host`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        backends: Iterable[str | Backend],
+        *,
+        balancer: Balancer | None = None,
+        affinity: Affinity | None = None,
+        retry: Retry | None = Retry(),
+        timeouts: Timeouts = Timeouts(),
+        limits: Limits = Limits(),
+        tls: TLS | None = None,
+        transport: Any = None,
+        host: Literal["pass", "backend"] = "pass",
+    ) -> None:
+        if not name or not name.isprintable():
+            raise ValueError(f"name must be printable and not empty, got {name!r}")
+        if host not in ("pass", "backend"):
+            raise ValueError(f"host must be 'pass' or 'backend', got {host!r}")
+        self.name = name
+        self.balancer: Balancer = RoundRobin() if balancer is None else balancer
+        self.retry = Retry(attempts=0) if retry is None else retry
+        self.retry_budget = RetryBudget(self.retry)
+        self.timeouts = timeouts
+        self.limits = limits
+        self.tls = tls
+        self.transport = transport
+        self.host: Literal["pass", "backend"] = host
+        self.in_flight = 0
+        self.version = 0
+        self._use_affinity(affinity)
+        self._states: dict[str, BackendState] = {}
+        self._departed: dict[str, BackendState] = {}
+        self._queue: deque[Waiter] = deque()
+        self._backends: tuple[Backend, ...] = ()
+        self.replace(backends)
+
+    # The set of backends.
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """The current snapshot."""
+        return self._backends
+
+    @property
+    def states(self) -> tuple[BackendState, ...]:
+        """What is known of each backend of the snapshot, in its order."""
+        return tuple(self._states.values())
+
+    def __contains__(self, backend_id: object) -> bool:
+        return backend_id in self._states
+
+    def __getitem__(self, backend_id: str) -> BackendState:
+        """What is known of one backend. Raises KeyError, naming the ids there are."""
+        try:
+            return self._states[backend_id]
+        except KeyError:
+            known = ", ".join(sorted(self._states)) or "none"
+            raise KeyError(
+                f"pool {self.name!r} has no backend {backend_id!r}; it has {known}"
+            ) from None
+
+    def replace(self, backends: Iterable[str | Backend]) -> None:
+        """Put a new set of backends in force, at once and as a whole.
+
+        State is kept by id: sessions, requests in flight, health and intent of a backend that
+        stays are untouched, though its address or weight may change. Requests on a backend that
+        goes are finished there.
+
+        Raises:
+            ValueError: Two backends of one id; then nothing has changed.
+        """
+        snapshot = tuple(Backend(item) if isinstance(item, str) else item for item in backends)
+        twice = [key for key, n in Counter(backend.id for backend in snapshot).items() if n > 1]
+        if twice:
+            raise ValueError(f"pool {self.name!r} has two backends with the id {twice[0]!r}")
+        previous = self._states
+        self._states = {backend.id: self._state_of(backend) for backend in snapshot}
+        for key, state in previous.items():
+            if key not in self._states and state.in_flight:
+                self._departed[key] = state
+        self._backends = snapshot
+        self.version += 1
+        self._changed()
+
+    def adopt(self, other: Pool) -> None:
+        """Take over another pool's policies and backends, and keep this one's state.
+
+        What a changed configuration does to a running pool: sessions, counters, health and intent
+        stay with the backends of the same id. The other pool must not be used afterwards.
+        """
+        self.balancer = other.balancer
+        self.retry = other.retry
+        self.retry_budget.retry = other.retry
+        self.timeouts = other.timeouts
+        self.limits = other.limits
+        self.tls = other.tls
+        self.transport = other.transport
+        self.host = other.host
+        self._use_affinity(other.affinity)
+        self.replace(other.backends)
+
+    def _use_affinity(self, affinity: Affinity | None) -> None:
+        self.affinity = affinity
+        self.announces: bool = getattr(affinity, "announce", False)
+        self.makes_private: bool = getattr(affinity, "private", False)
+        self._on_lost: OnLost = getattr(affinity, "on_lost", "rebalance")
+        self._clock: Callable[[], float] = getattr(affinity, "clock", time.time)
+        self._strip: Callable[[RawHeaders, Pool], RawHeaders] | None = getattr(
+            affinity, "strip", None
+        )
+
+    def _state_of(self, backend: Backend) -> BackendState:
+        state = self._states.get(backend.id) or self._departed.pop(backend.id, None)
+        if state is None:
+            return BackendState(backend)
+        state.backend = backend
+        return state
+
+    def add(self, backend: str | Backend) -> Backend:
+        """Add one backend. Raises ValueError if its id is taken."""
+        added = Backend(backend) if isinstance(backend, str) else backend
+        self.replace((*self._backends, added))
+        return added
+
+    def remove(self, backend_id: str) -> None:
+        """Remove one backend; what runs on it is finished. Raises KeyError if there is none."""
+        self[backend_id]
+        self.replace([backend for backend in self._backends if backend.id != backend_id])
+
+    def drain(self, backend_id: str) -> None:
+        """Keep the sessions a backend has and give it no new ones. Raises KeyError."""
+        self.set_intent(backend_id, Intent.DRAINING)
+
+    def undrain(self, backend_id: str) -> None:
+        """Give a backend new sessions again. Raises KeyError."""
+        self.set_intent(backend_id, Intent.ACTIVE)
+
+    def set_intent(self, backend_id: str, intent: Intent) -> None:
+        """Say what is wished for a backend: active, draining or down. Raises KeyError."""
+        self[backend_id].intent = intent
+        self._changed()
+
+    def set_health(self, backend_id: str, health: Health) -> None:
+        """Say what has been observed of a backend. Raises KeyError."""
+        self[backend_id].health = health
+        self._changed()
+
+    def _changed(self) -> None:
+        states = self._states.values()
+        self._takers = tuple(state for state in states if state.takes_sessions)
+        self._keepers = tuple(
+            state for state in states if state.keeps_sessions and not state.takes_sessions
+        )
+        self._has_limits = any(state.backend.max_requests is not None for state in states)
+        self._serve_queue()
+
+    # Affinity.
+
+    def resolve(self, request: RequestInfo) -> Resolution:
+        """Which backend the visitor belongs to, whether or not it can be used now."""
+        if self.affinity is None:
+            return Resolution(AffinityStatus.BYPASSED)
+        return self.affinity.resolve(request, self)
+
+    def strip_affinity(self, headers: RawHeaders) -> RawHeaders:
+        """A request's headers without what affinity keeps from the backends."""
+        return headers if self._strip is None else self._strip(headers, self)
+
+    def issue(self, resolution: Resolution, backend: Backend) -> Sequence[RawHeader]:
+        """What a response must carry to bind the visitor to the backend that answered."""
+        if self.affinity is None:
+            return ()
+        return self.affinity.issue(resolution, backend, self._clock())
+
+    # Choosing.
+
+    def pick(
+        self,
+        request: RequestInfo,
+        *,
+        resolution: Resolution | None = None,
+        exclude: Collection[str] = _NOTHING_TRIED,
+    ) -> BackendState:
+        """Choose a backend for a request.
+
+        Args:
+            request: The request.
+            resolution: What affinity knows of it. Its status becomes `MOVED` when the visitor's
+                backend cannot take the request.
+            exclude: Ids of the backends tried already.
+
+        Raises:
+            BackendsBusy: The visitor's backend, or every one that could do, is at `max_requests`.
+            AffinityRejected: The visitor's backend cannot be had and `on_lost` says to reject.
+            NoBackendAvailable: There is nobody to send it to.
+        """
+        if resolution is not None:
+            pinned = self._pinned(resolution, exclude)
+            if pinned is not None:
+                if pinned.is_full:
+                    raise BackendsBusy(f"backend {pinned.id!r} is at max_requests")
+                pinned.charged = True
+                return pinned
+            self._check_lost(request, resolution)
+        return self.balancer.pick(self._candidates(exclude), request)
+
+    def _pinned(self, resolution: Resolution, exclude: Collection[str]) -> BackendState | None:
+        if resolution.status is not AffinityStatus.KEPT or resolution.backend_id is None:
+            return None
+        state = self._states.get(resolution.backend_id)
+        if state is None:
+            resolution.status = AffinityStatus.LOST
+        elif state.id in exclude or not state.keeps_sessions:
+            resolution.status = AffinityStatus.MOVED
+        else:
+            return state
+        return None
+
+    def _check_lost(self, request: RequestInfo, resolution: Resolution) -> None:
+        status = resolution.status
+        if status is not AffinityStatus.MOVED and status is not AffinityStatus.LOST:
+            return
+        action = self._on_lost(status, request) if callable(self._on_lost) else self._on_lost
+        if action == "reject":
+            raise AffinityRejected(f"the visitor's backend is {status.value} and must not change")
+        if action != "rebalance":
+            raise ValueError(f"on_lost must return 'rebalance' or 'reject', got {action!r}")
+
+    def _candidates(self, exclude: Collection[str]) -> Sequence[BackendState]:
+        usable = self._narrow(self._takers, exclude) or self._narrow(self._keepers, exclude)
+        if not usable:
+            raise NoBackendAvailable(f"pool {self.name!r} has no backend for this request")
+        if not self._has_limits:
+            return usable
+        free = tuple(state for state in usable if not state.is_full)
+        if not free:
+            raise BackendsBusy(f"every backend of pool {self.name!r} is at max_requests")
+        return usable if len(free) == len(usable) else free
+
+    def has_another(self, exclude: Collection[str]) -> bool:
+        """Whether there is a backend that could take a request besides these."""
+        return any(state.id not in exclude for state in (*self._takers, *self._keepers))
+
+    @staticmethod
+    def _narrow(
+        states: tuple[BackendState, ...], exclude: Collection[str]
+    ) -> tuple[BackendState, ...]:
+        if not exclude:
+            return states
+        return tuple(state for state in states if state.id not in exclude)
+
+    def lease(self, state: BackendState) -> Lease:
+        """Count a request against a backend until the lease is released; a context manager."""
+        return Lease(self, state)
+
+    def _release(self, state: BackendState) -> None:
+        state.in_flight -= 1
+        self.in_flight -= 1
+        if self._queue:
+            self._serve_queue()
+        if not state.in_flight and self._departed:
+            self._departed.pop(state.id, None)
+
+    # The queue.
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait for a backend."""
+        return len(self._queue)
+
+    def enqueue(
+        self,
+        request: RequestInfo,
+        wake: Callable[[], object],
+        *,
+        resolution: Resolution | None = None,
+        exclude: Collection[str] = _NOTHING_TRIED,
+    ) -> Waiter:
+        """Let a request wait for a backend: for the visitor's own, or for any.
+
+        When `wake` is called, the waiter has a lease or an error. First come, first served among
+        those who can be: a free backend is handed on and cannot be snatched by a newcomer.
+
+        Raises:
+            QueueFull: `Limits.queue` requests are waiting already.
+        """
+        if len(self._queue) >= self.limits.queue:
+            raise QueueFull(f"{len(self._queue)} requests wait for pool {self.name!r} already")
+        waiter = Waiter(request, resolution, exclude, wake)
+        self._queue.append(waiter)
+        return waiter
+
+    def forget(self, waiter: Waiter) -> None:
+        """Take a request out of the queue; if it has got a lease meanwhile, give that back."""
+        if waiter.lease is not None:
+            waiter.lease.release()
+        elif waiter.error is None:
+            self._queue.remove(waiter)
+
+    def _serve_queue(self) -> None:
+        for waiter in tuple(self._queue):
+            try:
+                state = self.pick(
+                    waiter.request, resolution=waiter.resolution, exclude=waiter.exclude
+                )
+            except BackendsBusy:
+                continue
+            except NoBackendAvailable as exc:
+                waiter.error = exc
+            else:
+                waiter.lease = Lease(self, state)
+            self._queue.remove(waiter)
+            waiter.wake()
+
+    def __repr__(self) -> str:
+        counts = Counter(
+            "unhealthy" if state.health is Health.UNHEALTHY else state.intent.value
+            for state in self._states.values()
+        )
+        held = ", ".join(f"{n} {word}" for word, n in sorted(counts.items())) or "empty"
+        waiting = f", {self.queued} queued" if self._queue else ""
+        return f"<Pool {self.name} [{held} | {self.in_flight} in flight{waiting}]>"

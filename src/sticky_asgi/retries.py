@@ -1,0 +1,188 @@
+"""May a failed attempt be repeated? `Retry` judges one request, `RetryBudget` the whole pool.
+
+This file decides and does nothing else: the one retry loop is the gateway's, and which backend
+comes next is the pool's affair.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from .exceptions import UpstreamError
+
+# RFC 9110 §9.2.2: "Of the request methods defined by this specification, PUT, DELETE, and safe
+# request methods are idempotent." §9.2.1: "the GET, HEAD, OPTIONS, and TRACE methods are defined
+# to be safe." Methods are case-sensitive (§9.1).
+IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """When a request that failed is sent to another backend.
+
+    A request of which nothing was written (the connection failed) is repeated whatever its
+    method; one that the backend may have received, only if its method is idempotent (RFC 9110
+    §9.2.2); none once a byte of a response went to the client.
+
+    Args:
+        attempts: How often a request may be repeated. Default 2: at most three tries; 0 repeats
+            nothing. The repeat on a fresh connection after a kept-alive one was closed does not
+            count.
+        replay_limit: Bytes of a request body that are kept for a repeat, per request. Default
+            65536; a request whose body is longer is not repeated once its body has been read.
+        on_status: Response statuses (400 to 599) of a backend that count as failed, for
+            idempotent methods. Default none: what a backend answers goes to the client. With
+            `{502, 503}` visitors do not see a backend that is shutting down.
+        budget_ratio: Share of the pool's active requests that may be repeats at one time. Default
+            0.2, Envoy's `budget_percent`: so a dying pool is not hammered by three times its load.
+        budget_min: Repeats that may be active whatever the share says. Default 3, Envoy's
+            `min_retry_concurrency`: so a quiet pool has repeats at all.
+
+    Raises:
+        ValueError: A value out of range.
+    """
+
+    attempts: int = 2
+    replay_limit: int = 65536
+    on_status: Collection[int] = ()
+    budget_ratio: float = 0.2
+    budget_min: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("attempts", "replay_limit", "budget_min"):
+            value = getattr(self, name)
+            if not _is_int(value) or value < 0:
+                raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")
+        ratio = self.budget_ratio
+        if (
+            isinstance(ratio, bool)
+            or not isinstance(ratio, (int, float))
+            or not 0 <= ratio < math.inf
+        ):
+            raise ValueError(f"budget_ratio must be a number of at least 0, got {ratio!r}")
+        object.__setattr__(self, "on_status", _statuses(self.on_status))
+
+    def allows(
+        self,
+        exc: UpstreamError,
+        *,
+        method: str,
+        attempt: int,
+        replayable: bool,
+        response_started: bool,
+    ) -> bool:
+        """Whether a request that failed may be sent again.
+
+        Args:
+            exc: How it failed. `exc.request_sent` says whether the backend may have received
+                a part of it.
+            method: The request's method, as sent.
+            attempt: Which try failed: 1 for the first.
+            replayable: Whether its body can be sent again: none, none read yet, or all that was
+                read is held.
+            response_started: Whether a byte of a response went to the client.
+        """
+        # RFC 9110 §9.2.2: "A proxy MUST NOT automatically retry non-idempotent requests." One
+        # that no backend can have seen was never made. Malformed answers, timeouts and lost
+        # connections all come after that.
+        safe_to_repeat = not exc.request_sent or method in IDEMPOTENT_METHODS
+        return safe_to_repeat and self._has_another_try(attempt, replayable, response_started)
+
+    def allows_status(
+        self,
+        status: int,
+        *,
+        method: str,
+        attempt: int,
+        replayable: bool,
+        response_started: bool,
+    ) -> bool:
+        """Whether a request that was answered with a status may be sent again instead.
+
+        Args:
+            status: The backend's answer, of which nothing was forwarded yet.
+            method: The request's method, as sent.
+            attempt: Which try was answered so: 1 for the first.
+            replayable: Whether its body can be sent again.
+            response_started: Whether a byte of a response went to the client.
+        """
+        return (
+            status in self.on_status
+            and method in IDEMPOTENT_METHODS
+            and self._has_another_try(attempt, replayable, response_started)
+        )
+
+    def _has_another_try(self, attempt: int, replayable: bool, response_started: bool) -> bool:
+        return replayable and not response_started and attempt <= self.attempts
+
+
+class RetryBudget:
+    """How many repeats a pool may have in flight at one time.
+
+    When a backend dies, a few repeats save its visitors; when the pool dies, repeats of
+    everything are what keeps it down. So repeats are bounded by a share of what is active now.
+
+    Args:
+        retry: Where `budget_ratio` and `budget_min` are read.
+
+    Source: Envoy's retry budget (`cluster.CircuitBreakers.Thresholds.RetryBudget`).
+    """
+
+    __slots__ = ("_in_flight", "retry")
+
+    def __init__(self, retry: Retry) -> None:
+        self.retry = retry
+        self._in_flight = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Repeats that have started and not finished."""
+        return self._in_flight
+
+    def start(self, active: int) -> bool:
+        """Count one more repeat, if there may be one.
+
+        Args:
+            active: Requests that the pool has accepted and not finished, the one to be repeated
+                included.
+
+        Returns:
+            Whether it may go ahead: then `finish()` must follow, exactly once.
+        """
+        if self._in_flight >= max(self.retry.budget_min, int(self.retry.budget_ratio * active)):
+            return False
+        self._in_flight += 1
+        return True
+
+    def finish(self) -> None:
+        """Count a repeat as ended, however it ended.
+
+        Raises:
+            RuntimeError: No repeat is in flight.
+        """
+        if not self._in_flight:
+            raise RuntimeError("finish() without a start() that returned True")
+        self._in_flight -= 1
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} {self._in_flight} in flight, "
+            f"limit {self.retry.budget_ratio:.0%} or {self.retry.budget_min}>"
+        )
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _statuses(values: Collection[int]) -> frozenset[int]:
+    try:
+        statuses = list(values)
+    except TypeError:
+        raise ValueError(f"on_status must be a collection of statuses, got {values!r}") from None
+    for status in statuses:
+        if not _is_int(status) or not 400 <= status <= 599:
+            raise ValueError(f"on_status must hold integers from 400 to 599, got {status!r}")
+    return frozenset(statuses)

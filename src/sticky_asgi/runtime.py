@@ -1,0 +1,98 @@
+"""What a gateway holds in each event loop: upstream clients, and in-process backends' lifespans.
+
+Nothing is made before an event loop runs, so a gateway can be built at import, survive a fork, and
+serve several loops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from weakref import WeakKeyDictionary
+
+from .lifespan import run_lifespan
+from .pool import Pool
+from .upstream import Clients
+
+logger = logging.getLogger("sticky_asgi")
+
+
+class Runtimes:
+    """The resources of one gateway, by event loop.
+
+    Args:
+        pools: Tells the gateway's present pools.
+    """
+
+    def __init__(self, pools: Callable[[], tuple[Pool, ...]]) -> None:
+        self._pools = pools
+        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, _Runtime] = WeakKeyDictionary()
+        self._has_warned = False
+
+    async def clients(self) -> Clients:
+        """The clients of the running loop; started now if nobody has."""
+        loop = asyncio.get_running_loop()
+        runtime = self._by_loop.get(loop)
+        if runtime is None:
+            runtime = self._by_loop[loop] = _Runtime(Clients())
+            await self._close_with_loop(runtime)
+        return runtime.clients
+
+    async def _close_with_loop(self, runtime: _Runtime) -> None:
+        # An event loop closes the asynchronous generators that are suspended in it when it ends
+        # (`loop.shutdown_asyncgens`), which is the only farewell a loop says without lifespan.
+        runtime.guard = _guard(runtime.clients)
+        await anext(runtime.guard)
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "the gateway was not started by a lifespan: it starts with its first request, "
+                "without health checks, discovery and lifespans of in-process backends"
+            )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Hold the running loop's resources open. May be entered more than once."""
+        loop = asyncio.get_running_loop()
+        runtime = self._by_loop.get(loop)
+        if runtime is not None and runtime.is_managed:
+            yield
+            return
+        async with AsyncExitStack() as stack:
+            apps = {
+                id(backend.app): backend.app
+                for pool in self._pools()
+                for backend in pool.backends
+                if backend.app is not None
+            }
+            for app in apps.values():
+                await stack.enter_async_context(run_lifespan(app))
+            runtime = _Runtime(Clients(), is_managed=True)
+            stack.push_async_callback(runtime.clients.aclose)
+            self._by_loop[loop] = runtime
+            try:
+                yield
+            finally:
+                del self._by_loop[loop]
+
+    def forget_other_pools(self) -> None:
+        """After a change of routes: close what no route of the running loop leads to any more."""
+        runtime = self._by_loop.get(asyncio.get_running_loop())
+        if runtime is not None:
+            runtime.clients.keep_only(self._pools())
+
+
+class _Runtime:
+    def __init__(self, clients: Clients, *, is_managed: bool = False) -> None:
+        self.clients = clients
+        self.is_managed = is_managed
+        self.guard: AsyncGenerator[None, None] | None = None
+
+
+async def _guard(clients: Clients) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        await clients.aclose()

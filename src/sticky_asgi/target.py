@@ -1,0 +1,84 @@
+"""What path a request asks for, and the target its backend gets: byte for byte the same.
+
+No URL library touches a target. `%2F` stays `%2F`, `..` stays `..`; only a root path or a route's
+prefix can be taken off its front.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from .exceptions import BadRequest
+
+_NOT_IN_TARGET = re.compile(rb"[\x00-\x20\x7f]")
+_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+
+
+def raw_path_of(scope: Mapping[str, Any]) -> bytes:
+    """The path as sent, root path included. Quoted from `path` if the server gives no other."""
+    raw_path: bytes | None = scope.get("raw_path")
+    return quote(scope["path"]).encode("ascii") if raw_path is None else raw_path
+
+
+def path_below_root(scope: Mapping[str, Any]) -> str:
+    """The decoded path below the application's root path; what routes are matched against."""
+    path: str = scope["path"]
+    root_path: str = scope.get("root_path", "")
+    if root_path and (path == root_path or path.startswith(root_path.rstrip("/") + "/")):
+        path = path[len(root_path.rstrip("/")) :]
+    return path or "/"
+
+
+def strip_front(raw_path: bytes, prefix: str) -> bytes:
+    """Take a decoded prefix off a raw path that may spell it in escapes.
+
+    Raises:
+        BadRequest: The path does not begin with the prefix.
+    """
+    prefix = prefix.rstrip("/")
+    plain = prefix.encode()
+    if raw_path.startswith(plain):
+        rest = raw_path[len(plain) :]
+    else:
+        rest = _strip_escaped(raw_path, plain)
+    if rest[:1] not in (b"", b"/"):
+        raise BadRequest(f"path {raw_path!r} is not below {prefix!r}")
+    return rest or b"/"
+
+
+def _strip_escaped(raw_path: bytes, plain: bytes) -> bytes:
+    position = 0
+    for byte in plain:
+        escape = _ESCAPE.match(raw_path, position)
+        found = int(escape[1], 16) if escape else raw_path[position : position + 1]
+        if found not in (byte, bytes((byte,))):
+            raise BadRequest(f"path {raw_path!r} is not below {plain!r}")
+        position += 3 if escape else 1
+    return raw_path[position:]
+
+
+def upstream_target(scope: Mapping[str, Any], *, strip_prefix: str = "") -> bytes:
+    """The request target for the backend.
+
+    Raises:
+        BadRequest: The target is neither a path nor the `*` of OPTIONS (RFC 9112 §3.2): absolute
+            and authority forms are for forward proxies.
+    """
+    raw_path = raw_path_of(scope)
+    if raw_path == b"*" and scope["method"] == "OPTIONS":
+        return raw_path
+    if not raw_path.startswith(b"/"):
+        raise BadRequest(f"request target {raw_path!r} is not a path")
+    root_path: str = scope.get("root_path", "")
+    if root_path and path_below_root(scope) is not scope["path"]:
+        raw_path = strip_front(raw_path, root_path)
+    if strip_prefix:
+        raw_path = strip_front(raw_path, strip_prefix)
+    query: bytes = scope.get("query_string", b"")
+    target = raw_path + b"?" + query if query else raw_path
+    if _NOT_IN_TARGET.search(target):
+        raise BadRequest(f"white space or control character in request target {target!r}")
+    return target

@@ -1,0 +1,15 @@
+"""The gateway→backend leg. The only package that knows httpx and httptools."""
+
+from __future__ import annotations
+
+from .client import RequestBody, UpstreamClient, UpstreamRequest, UpstreamResponse
+from .clients import Clients, check_transport
+
+__all__ = [
+    "Clients",
+    "RequestBody",
+    "UpstreamClient",
+    "UpstreamRequest",
+    "UpstreamResponse",
+    "check_transport",
+]

@@ -1,0 +1,154 @@
+"""A backend in process: an ASGI application instead of an address.
+
+It behaves as a server would: the response streams, a reader that goes away is an
+`http.disconnect`, and an application that raises is a backend that failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+from urllib.parse import unquote
+
+import anyio
+from starlette.types import ASGIApp, Message, Scope
+
+from ..backend import Backend
+from ..exceptions import ClientError, ConnectionLost, MalformedResponse, Stage
+from .client import UpstreamRequest
+from .exchange import TaskExchange
+
+logger = logging.getLogger("sticky_asgi.upstream")
+
+#: Seconds an application gets to notice `http.disconnect` before its task is cancelled.
+DISCONNECT_GRACE = 1.0
+
+
+class AsgiClient:
+    """Sends requests to an application in the running event loop."""
+
+    def __init__(self, backend: Backend) -> None:
+        if backend.app is None:
+            raise ValueError(f"backend {backend.id!r} is not in process")
+        self.backend = backend
+        self.app: ASGIApp = backend.app
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    async def send(self, request: UpstreamRequest, *, fresh: bool = False) -> AsgiExchange:
+        """Call the application. `fresh` has no meaning here."""
+        exchange = AsgiExchange(self.app, self.backend, request)
+        await exchange.open(self.tasks)
+        return exchange
+
+    async def aclose(self) -> None:
+        """Nothing is idle here; running calls end on their own."""
+
+    def __repr__(self) -> str:
+        return f"<AsgiClient {self.backend.id} [{len(self.tasks)} busy]>"
+
+
+class AsgiExchange(TaskExchange):
+    """One call of an application."""
+
+    def __init__(self, app: ASGIApp, backend: Backend, request: UpstreamRequest) -> None:
+        super().__init__()
+        self._app = app
+        self._backend = backend
+        self._request = request
+        self._body = None if request.body is None else aiter(request.body)
+        self._is_body_read = False
+        self._is_started = False
+        self._disconnected = asyncio.Event()
+        self._body_error: ClientError | None = None
+
+    async def produce(self) -> None:
+        try:
+            await self._app(self._scope_for_app(), self._receive_for_app, self._send_for_app)
+        except Exception as exc:
+            if self._body_error is not None:
+                raise self._body_error from None
+            if self._is_last or self._disconnected.is_set():
+                logger.info("backend %s raised after the response: %r", self._backend.id, exc)
+                return
+            logger.error("backend %s raised an exception", self._backend.id, exc_info=exc)
+            raise self._lost("raised an exception") from exc
+        if self._body_error is not None:
+            raise self._body_error
+        if not self._is_last and not self._disconnected.is_set():
+            raise self._lost("returned before its response was complete")
+
+    def _lost(self, what: str) -> ConnectionLost:
+        stage: Stage = "body" if self._is_started else "head"
+        return ConnectionLost(f"backend {self._backend.id} {what}", stage=stage)
+
+    def _scope_for_app(self) -> Scope:
+        request = self._request
+        raw_path, _, query = request.target.partition(b"?")
+        host, _, port = self._backend.authority.partition(":")
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": request.method,
+            "scheme": request.scheme,
+            "path": unquote(raw_path.decode("latin-1")),
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": "",
+            "headers": [field for field in request.headers if field[0] != b"transfer-encoding"],
+            "client": request.client,
+            "server": (host, int(port or 80)),
+            "state": {},
+        }
+
+    async def _receive_for_app(self) -> Message:
+        if self._body is not None and not self._is_body_read:
+            try:
+                piece = await anext(self._body)
+            except StopAsyncIteration:
+                pass
+            except ClientError as exc:
+                self._body_error = exc
+                self._disconnected.set()
+                return {"type": "http.disconnect"}
+            else:
+                return {"type": "http.request", "body": piece, "more_body": True}
+        if not self._is_body_read:
+            self._is_body_read = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await self._disconnected.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send_for_app(self, message: Message) -> None:
+        if self._disconnected.is_set():
+            return
+        if message["type"] == "http.response.start" and not self._is_started:
+            status: int = message["status"]
+            if not 200 <= status <= 599:
+                raise MalformedResponse(f"backend {self._backend.id} answered {status!r}")
+            self._is_started = True
+            headers: list[Any] = list(message.get("headers", ()))
+            self.start(status, [(bytes(name), bytes(value)) for name, value in headers])
+        elif message["type"] == "http.response.body" and self._is_started:
+            if self._is_last:
+                raise RuntimeError("http.response.body sent after the response was complete")
+            await self._pass_on(message)
+        else:
+            raise RuntimeError(f"unexpected ASGI message {message['type']!r}")
+
+    async def _pass_on(self, message: Message) -> None:
+        is_last = not message.get("more_body", False)
+        piece: bytes = b"" if self._request.method == "HEAD" else message.get("body", b"")
+        try:
+            await self.deliver(piece, is_last=is_last)
+        except anyio.BrokenResourceError:
+            self._disconnected.set()
+        if is_last:
+            self._disconnected.set()
+            self._sink.close()
+
+    async def abandon(self) -> None:
+        self._disconnected.set()
+        if not self._is_last:
+            asyncio.get_running_loop().call_later(DISCONNECT_GRACE, self._scope.cancel)

@@ -1,0 +1,102 @@
+"""The clients of one event loop: one for each backend of each pool, made when first needed.
+
+Nothing is made at import or at construction, so a gateway survives a fork and may be used from
+several event loops, one after another or side by side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from ..backend import Backend
+from ..pool import Pool
+from .asgi import AsgiClient
+from .client import UpstreamClient
+from .connections import Http1Client
+from .httpx_client import HttpxClient, family_of
+
+
+def check_transport(transport: Any) -> None:
+    """Raises ValueError if a pool's transport is none."""
+    if transport is not None:
+        family_of(transport)
+
+
+def open_client(pool: Pool, backend: Backend) -> UpstreamClient:
+    """The client for a backend, in the running event loop."""
+    if backend.app is not None:
+        return AsgiClient(backend)
+    if pool.transport is not None:
+        return HttpxClient(backend, pool.transport, timeouts=pool.timeouts)
+    return Http1Client(backend, timeouts=pool.timeouts, tls=pool.tls)
+
+
+class _PoolClients:
+    """The clients of one pool, in step with its snapshot."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.version = pool.version
+        self.options = _options(pool)
+        self.by_id: dict[str, tuple[Backend, UpstreamClient]] = {}
+
+    def retire_stale(self) -> list[UpstreamClient]:
+        """Forget the clients of backends that are gone, or are reached differently now."""
+        options = _options(self.pool)
+        retired = [
+            key
+            for key, (backend, _) in self.by_id.items()
+            if key not in self.pool
+            or options != self.options
+            or not backend.reaches_same_place(self.pool[key].backend)
+        ]
+        self.version, self.options = self.pool.version, options
+        return [self.by_id.pop(key)[1] for key in retired]
+
+
+def _options(pool: Pool) -> tuple[object, ...]:
+    return (pool.timeouts, pool.tls, id(pool.transport))
+
+
+class Clients:
+    """Hands out the client for a backend; closes those of backends that are gone."""
+
+    def __init__(self) -> None:
+        self._pools: dict[Pool, _PoolClients] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def get(self, pool: Pool, backend: Backend) -> UpstreamClient:
+        """The client for a backend of a pool."""
+        clients = self._pools.get(pool)
+        if clients is None:
+            clients = self._pools[pool] = _PoolClients(pool)
+        elif clients.version != pool.version:
+            for client in clients.retire_stale():
+                self._close_soon(client)
+        held = clients.by_id.get(backend.id)
+        if held is not None:
+            return held[1]
+        client = open_client(pool, backend)
+        clients.by_id[backend.id] = (backend, client)
+        return client
+
+    def _close_soon(self, client: UpstreamClient) -> None:
+        task = asyncio.get_running_loop().create_task(client.aclose())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def keep_only(self, pools: tuple[Pool, ...]) -> None:
+        """Close the clients of every other pool."""
+        for pool in [pool for pool in self._pools if pool not in pools]:
+            for _, client in self._pools.pop(pool).by_id.values():
+                self._close_soon(client)
+
+    async def aclose(self) -> None:
+        """Close idle connections now, and the others when their exchanges end."""
+        self.keep_only(())
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    def __repr__(self) -> str:
+        return f"<Clients of {len(self._pools)} pools>"

@@ -1,0 +1,120 @@
+"""An exchange that runs in a task of its own and hands its response over piece by piece.
+
+The httpx lane and the in-process lane share it: both drive foreign code that must be cancelled as
+a whole, from one place, and be seen to have ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from ..exceptions import GatewayError
+from ..request import RawHeaders
+
+
+class TaskExchange:
+    """A response being produced by a task. Subclasses write `produce`.
+
+    At most one piece of the body waits to be read, so a slow reader slows the producer.
+    """
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: RawHeaders = []
+        self._scope = anyio.CancelScope()
+        self._sink, self._source = anyio.create_memory_object_stream[bytes](1)
+        self._head: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._error: BaseException | None = None
+        self._is_last = False
+        self._is_read = False
+        self._task: asyncio.Task[None] | None = None
+
+    # For subclasses, inside the task.
+
+    async def produce(self) -> None:
+        """Call `start` once, `deliver` for each piece, and return; or raise a GatewayError."""
+        raise NotImplementedError
+
+    def start(self, status: int, headers: RawHeaders) -> None:
+        """The head has arrived."""
+        self.status, self.headers = status, headers
+        if not self._head.done():
+            self._head.set_result(None)
+
+    async def deliver(self, piece: bytes, *, is_last: bool = False) -> None:
+        """A piece of the body has arrived; returns when there is room for another."""
+        self._is_last = self._is_last or is_last
+        if piece:
+            await self._sink.send(piece)
+
+    async def abandon(self) -> None:
+        """The reader has gone. By default the task is cancelled."""
+        self._scope.cancel()
+
+    # For the gateway.
+
+    async def open(self, tasks: set[asyncio.Task[None]]) -> None:
+        """Start the task, register it in `tasks` while it runs, and wait for the head."""
+        self._task = asyncio.get_running_loop().create_task(self._main())
+        tasks.add(self._task)
+        self._task.add_done_callback(tasks.discard)
+        async with self._closing_on_failure():
+            await self._head
+
+    @asynccontextmanager
+    async def _closing_on_failure(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def _main(self) -> None:
+        with self._scope:
+            try:
+                await self.produce()
+            except GatewayError as exc:
+                self._fail(exc)
+            except Exception as exc:
+                self._fail(exc)
+        if not self._head.done():
+            self._head.cancel()
+        self._sink.close()
+
+    def _fail(self, exc: Exception) -> None:
+        if self._head.done():
+            self._error = exc
+        else:
+            self._head.set_exception(exc)
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the body is over and everything of it has been read."""
+        return self._is_read or (
+            self._is_last
+            and self._error is None
+            and not self._source.statistics().current_buffer_used
+        )
+
+    async def read(self) -> bytes:
+        """The next piece of the body; `b""` at its end."""
+        if self.at_end:
+            return b""
+        async with self._closing_on_failure():
+            try:
+                return await self._source.receive()
+            except anyio.EndOfStream:
+                if self._error is not None:
+                    raise self._error from None
+                self._is_read = True
+                return b""
+
+    async def aclose(self) -> None:
+        """Let go of the response; if it is not over, the producer is told to stop."""
+        self._source.close()
+        if self._task is not None and not self._task.done():
+            await self.abandon()

@@ -1,0 +1,173 @@
+"""The httpx seam: any transport made for httpx, or for httpx2, carries the requests.
+
+Only the transport is used. What `httpx.Client` adds (redirects, cookies, default headers, proxies
+from the environment, .netrc, decoding) never comes into play.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from types import ModuleType
+from typing import Any
+
+import anyio
+
+from ..backend import Backend
+from ..exceptions import (
+    ConnectError,
+    ConnectionLost,
+    ConnectTimeout,
+    GatewayError,
+    IdleTimeout,
+    MalformedResponse,
+    ResponseTimeout,
+    Stage,
+)
+from ..timeouts import Timeouts
+from .client import RequestBody, UpstreamRequest
+from .exchange import TaskExchange
+
+
+def family_of(transport: object) -> ModuleType:
+    """The package, httpx or httpx2, that a transport is made for.
+
+    Raises:
+        ValueError: The object is no asynchronous transport of either.
+    """
+    for cls in type(transport).__mro__:
+        package = sys.modules.get(cls.__module__.partition(".")[0])
+        if cls.__name__ == "AsyncBaseTransport" and package is not None:
+            return package
+    raise ValueError(
+        f"transport must be an httpx.AsyncBaseTransport or an httpx2 one, got {transport!r}"
+    )
+
+
+class HttpxClient:
+    """Sends requests to one backend through a transport."""
+
+    def __init__(self, backend: Backend, transport: Any, *, timeouts: Timeouts) -> None:
+        self.backend = backend
+        self.transport = transport
+        self.timeouts = timeouts
+        self.httpx = family_of(transport)
+        self.url = self.httpx.URL(f"{backend.scheme}://{backend.authority}/")
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    async def send(self, request: UpstreamRequest, *, fresh: bool = False) -> HttpxExchange:
+        """Send a request. `fresh` closes the connection afterwards, where httpx keeps them."""
+        exchange = HttpxExchange(self, request)
+        await exchange.open(self.tasks)
+        return exchange
+
+    async def aclose(self) -> None:
+        """The transport belongs to whoever made it; exchanges under way end on their own."""
+
+    def __repr__(self) -> str:
+        return f"<HttpxClient {self.backend.id} [{len(self.tasks)} busy]>"
+
+
+class HttpxExchange(TaskExchange):
+    """One exchange through a transport.
+
+    It has a task of its own because httpcore leaks connections when a task is cancelled in its
+    midst by `Task.cancel()`; a cancel scope inside the task does no harm.
+    """
+
+    def __init__(self, client: HttpxClient, request: UpstreamRequest) -> None:
+        super().__init__()
+        self._client = client
+        self._request = request
+        timeouts = client.timeouts
+        self._timeout = {
+            "connect": timeouts.connect,
+            "read": timeouts.response,
+            "write": timeouts.response,
+            "pool": timeouts.connect,
+        }
+        self._stage: Stage = "connect"
+
+    async def produce(self) -> None:
+        response = None
+        try:
+            response = await self._client.transport.handle_async_request(self._build())
+            self._stage = "body"
+            self._timeout["read"] = self._client.timeouts.idle
+            self.start(response.status_code, list(response.headers.raw))
+            async for piece in response.stream:
+                await self.deliver(piece)
+        except (GatewayError, anyio.BrokenResourceError):
+            raise
+        except Exception as exc:
+            raise self._mapped(exc) from exc
+        finally:
+            if response is not None:
+                with anyio.CancelScope(shield=True):
+                    await response.aclose()
+
+    def _build(self) -> Any:
+        request, httpx = self._request, self._client.httpx
+        return httpx.Request(
+            request.method,
+            self._client.url,
+            headers=request.headers,
+            stream=_stream_class(httpx)(self, request.body),
+            extensions={"timeout": self._timeout, "target": request.target},
+        )
+
+    def _mapped(self, exc: Exception) -> Exception:
+        """An httpx exception as ours. Other exceptions are bugs, and stay what they are."""
+        httpx, where = self._client.httpx, f"backend {self._client.backend.id}: {exc!r}"
+        if isinstance(exc, httpx.ConnectTimeout | httpx.PoolTimeout):
+            return ConnectTimeout(where)
+        if isinstance(exc, httpx.ConnectError | httpx.UnsupportedProtocol):
+            return ConnectError(where)
+        if isinstance(exc, httpx.TimeoutException):
+            return IdleTimeout(where) if self._stage == "body" else ResponseTimeout(where)
+        stage: Stage = "body" if self._stage == "body" else "head"
+        if isinstance(exc, httpx.RemoteProtocolError):
+            # httpx has one name for nonsense and for an early end; the former is the safer
+            # reading, as both are repeated under the same conditions.
+            return MalformedResponse(where, stage=stage)
+        if isinstance(exc, httpx.TransportError):
+            return ConnectionLost(where, stage=stage)
+        return exc
+
+    def sending(self) -> None:
+        """The request's body is being asked for: the connection stands."""
+        if self._stage == "connect":
+            self._stage = "head"
+
+
+async def _pieces(exchange: HttpxExchange, body: RequestBody | None) -> AsyncIterator[bytes]:
+    exchange.sending()
+    if body is not None:
+        async for piece in body:
+            yield piece
+
+
+def _stream_class(httpx: ModuleType) -> Any:
+    """An `AsyncByteStream` of the right family: transports check for their own."""
+    try:
+        return _STREAMS[httpx.__name__]
+    except KeyError:
+        pass
+
+    class BodyStream(httpx.AsyncByteStream):  # type: ignore[misc, name-defined]
+        def __init__(self, exchange: HttpxExchange, body: RequestBody | None) -> None:
+            self._exchange = exchange
+            self._body = body
+
+        def __aiter__(self) -> AsyncIterator[bytes]:
+            return _pieces(self._exchange, self._body)
+
+        async def aclose(self) -> None:
+            pass
+
+    _STREAMS[httpx.__name__] = BodyStream
+    return BodyStream
+
+
+_STREAMS: dict[str, Any] = {}

@@ -1,0 +1,64 @@
+"""Fixtures for all tests; the machinery is in `tests/servers.py`."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests import servers
+
+
+@pytest.fixture(params=["h11", "httptools"])
+def http(request: pytest.FixtureRequest) -> servers.HttpImplementation:
+    """uvicorn's HTTP implementation: a test that takes it runs with each."""
+    implementation: servers.HttpImplementation = request.param
+    return implementation
+
+
+@pytest.fixture
+def no_leaks() -> Iterator[None]:
+    """Fail when the test leaves a thread or an open socket behind. Name it first."""
+    with servers.no_leaks():
+        yield
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A certificate authority, and a certificate of it for `localhost` and 127.0.0.1.
+
+    Attributes:
+        ca_file: PEM file to trust.
+        cert_file: PEM file with the certificate chain.
+        key_file: PEM file with its key.
+    """
+
+    ca_file: Path
+    cert_file: Path
+    key_file: Path
+
+    def server_context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.cert_file, self.key_file)
+        return context
+
+    def client_context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self.ca_file)
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Certificates for tests that speak TLS."""
+    folder = tmp_path_factory.mktemp("tls")
+    ca = trustme.CA()
+    issued = ca.issue_cert("localhost", "127.0.0.1")
+    files = Authority(folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
+    ca.cert_pem.write_to_path(files.ca_file)
+    for blob in issued.cert_chain_pems:
+        blob.write_to_path(files.cert_file, append=True)
+    issued.private_key_pem.write_to_path(files.key_file)
+    return files
