@@ -1,0 +1,168 @@
+"""YAML text to plain data, with the line of every key and every mistake of form.
+
+What the keys mean is not known here: see `config_model.py`. Two things are done on the way:
+variables of the environment are filled in, and keys given twice are found, which YAML libraries
+overlook.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+Path: TypeAlias = tuple[str | int, ...]
+
+_VARIABLE = re.compile(r"\$(\$?)\{([^}]*)(\}?)")
+_NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
+_TAG = "tag:yaml.org,2002:"
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads no dates: what looks like one is a string here."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != f"{_TAG}timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+class Source:
+    """What a file holds.
+
+    Args:
+        text: The file's text.
+        environ: Where `${VARIABLES}` are looked up.
+
+    Attributes:
+        data: The content as dicts, lists and scalars; None if the text is not YAML at all.
+        lines: The line of each value by its path; for a key's value it is the key's.
+        problems: Mistakes of form, as (line, path, message).
+    """
+
+    def __init__(self, text: str, environ: Mapping[str, str]) -> None:
+        self.data: Any = None
+        self.lines: dict[Path, int] = {(): 1}
+        self.problems: list[tuple[int, Path, str]] = []
+        self._environ = environ
+        self._open: set[int] = set()
+        self._loader: _Loader | None = None
+        try:
+            self._loader = _Loader(text)
+            root = self._loader.get_single_node()
+        except yaml.YAMLError as exc:
+            self.problems.append((_line_of(exc, text), (), _describe(exc)))
+            return
+        if root is None:
+            self.problems.append((1, (), "the file is empty: it must have the key 'pools'"))
+        elif not isinstance(root, MappingNode):
+            self.problems.append((1, (), "must be a mapping with the key 'pools'"))
+        else:
+            self.data = self._value(root, ())
+
+    def line(self, path: Path) -> int:
+        """The line of a path, or of what is nearest above it."""
+        while path not in self.lines:
+            path = path[:-1]
+        return self.lines[path]
+
+    def _problem(self, node: Node, path: Path, message: str) -> None:
+        self.problems.append((node.start_mark.line + 1, path, message))
+
+    def _value(self, node: Node, path: Path) -> Any:
+        self.lines.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, ScalarNode):
+            return self._scalar(node, path)
+        if id(node) in self._open:
+            self._problem(node, path, "an alias refers to itself")
+            return None
+        self._open.add(id(node))
+        try:
+            if isinstance(node, MappingNode):
+                return self._mapping(node, path)
+            if isinstance(node, SequenceNode):
+                return [self._value(item, (*path, i)) for i, item in enumerate(node.value)]
+            return None
+        finally:
+            self._open.remove(id(node))
+
+    def _mapping(self, node: MappingNode, path: Path) -> dict[str, Any]:
+        merged: dict[str, Any] = {}
+        own: dict[str, Any] = {}
+        for key, value in node.value:
+            if not isinstance(key, ScalarNode):
+                self._problem(key, path, "a key must be a word")
+            elif key.tag == f"{_TAG}merge":
+                merged |= self._merged(value, path)
+            elif key.value in own:
+                line = self.lines[(*path, key.value)]
+                self._problem(key, (*path, key.value), f"the key is there twice, see line {line}")
+            else:
+                # The key's own word, so that `on` and `1` are not taken for something else.
+                name = key.value
+                self.lines[(*path, name)] = key.start_mark.line + 1
+                own[name] = self._value(value, (*path, name))
+        return merged | own
+
+    def _merged(self, node: Node, path: Path) -> dict[str, Any]:
+        """What `<<` brings in; of several mappings the first wins, and own keys before all."""
+        nodes = node.value if isinstance(node, SequenceNode) else [node]
+        merged: dict[str, Any] = {}
+        for item in nodes:
+            if isinstance(item, MappingNode):
+                merged = self._value(item, path) | merged
+            else:
+                self._problem(item, path, "'<<' takes a mapping")
+        return merged
+
+    def _scalar(self, node: ScalarNode, path: Path) -> Any:
+        if node.tag == f"{_TAG}str":
+            return self._expand(node, path)
+        kind = node.tag.removeprefix(_TAG)
+        if self._loader is not None and kind in ("null", "bool", "int", "float"):
+            return getattr(self._loader, f"construct_yaml_{kind}")(node)
+        self._problem(node, path, f"unknown tag {node.tag!r}")
+        return None
+
+    def _expand(self, node: ScalarNode, path: Path) -> str:
+        def fill(match: re.Match[str]) -> str:
+            escaped, inside, closed = match.groups()
+            if escaped:
+                return match[0][1:]
+            name = _NAME.fullmatch(inside)
+            if name is None or not closed:
+                self._problem(
+                    node, path, "'${' begins a variable: write ${NAME}, ${NAME:-default} or $${"
+                )
+                return match[0]
+            value = self._environ.get(name[1])
+            if name[2] is not None and not value:
+                return name[2]
+            if value is None:
+                message = f"environment variable {name[1]} is not set and has no default"
+                self._problem(node, path, message)
+                return match[0]
+            return value
+
+        return _VARIABLE.sub(fill, node.value)
+
+
+def _line_of(exc: yaml.YAMLError, text: str) -> int:
+    mark = getattr(exc, "problem_mark", None) or getattr(exc, "context_mark", None)
+    if mark is not None:
+        return int(mark.line) + 1
+    return text.count("\n", 0, getattr(exc, "position", 0)) + 1
+
+
+def _describe(exc: yaml.YAMLError) -> str:
+    # Only what PyYAML says of the form: its snippets would show the line, and a secret with it.
+    if isinstance(exc, yaml.reader.ReaderError):
+        return "not valid YAML: a control character"
+    problem = getattr(exc, "problem", None) or "cannot be read"
+    if "'\\t'" in problem:
+        return "not valid YAML: a tab, where only spaces indent"
+    context = getattr(exc, "context", None)
+    return f"not valid YAML: {problem}" + (f" {context}" if context else "")

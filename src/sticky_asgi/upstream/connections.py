@@ -1,0 +1,154 @@
+"""The connections to one backend: which is used for a request, and how long an idle one is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+
+from ..backend import Backend
+from ..exceptions import ConnectError, ConnectTimeout
+from ..timeouts import Timeouts
+from ..tls import TLS
+from .client import UpstreamRequest
+from .http1 import Http1Connection, Http1Response
+
+
+class Http1Client:
+    """Sends requests to one backend over HTTP/1.1, from the event loop that runs.
+
+    Args:
+        backend: A backend with a URL.
+        timeouts: See `Timeouts`.
+        tls: For an https URL. Default None: `TLS()`.
+        max_head: Bytes a response head may have. Default 65536.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        timeouts: Timeouts = Timeouts(),
+        tls: TLS | None = None,
+        max_head: int = 65536,
+    ) -> None:
+        self.backend = backend
+        self.timeouts = timeouts
+        self._tls = tls or TLS()
+        self._context: ssl.SSLContext | None = None
+        self._max_head = max_head
+        self._idle: deque[Http1Connection] = deque()
+        self._busy: set[Http1Connection] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._is_closed = False
+
+    @property
+    def idle(self) -> int:
+        """Connections kept for reuse."""
+        return len(self._idle)
+
+    @property
+    def busy(self) -> int:
+        """Connections with an exchange under way."""
+        return len(self._busy)
+
+    async def send(self, request: UpstreamRequest, *, fresh: bool = False) -> Http1Response:
+        """Send a request and wait for the head of the response. See `UpstreamClient`."""
+        connection = None if fresh else self._pop_idle()
+        if connection is None:
+            connection = await self._connect()
+        self._busy.add(connection)
+        return await connection.send(request)
+
+    async def aclose(self) -> None:
+        """Close idle connections now, and the others when their exchanges end."""
+        self._is_closed = True
+        while self._idle:
+            self._idle.pop().abort()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+
+    async def _connect(self) -> Http1Connection:
+        backend = self.backend
+        try:
+            async with asyncio.timeout(self.timeouts.connect):
+                if backend.uds is not None:
+                    return await self._connect_unix(backend.uds)
+                return await self._connect_tcp()
+        except TimeoutError:
+            raise ConnectTimeout(f"backend {backend.id}: no connection in time") from None
+        except (OSError, ssl.SSLError, UnicodeError) as exc:
+            raise ConnectError(f"backend {backend.id}: {exc}") from exc
+
+    async def _connect_tcp(self) -> Http1Connection:
+        backend = self.backend
+        is_tls = backend.scheme == "https"
+        _, connection = await asyncio.get_running_loop().create_connection(
+            self._new_connection,
+            backend.host,
+            backend.port,
+            ssl=self._ssl_context() if is_tls else None,
+            server_hostname=(self._tls.server_name or backend.host) if is_tls else None,
+        )
+        return connection
+
+    async def _connect_unix(self, path: str) -> Http1Connection:
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_unix_connection(self._new_connection, path)
+        return connection
+
+    def _ssl_context(self) -> ssl.SSLContext:
+        if self._context is None:
+            self._context = self._tls.create_context()
+        return self._context
+
+    def _new_connection(self) -> Http1Connection:
+        return Http1Connection(
+            f"backend {self.backend.id}",
+            timeouts=self.timeouts,
+            max_head=self._max_head,
+            on_idle=self._keep,
+            on_gone=self._forget,
+        )
+
+    # Idle connections: the newest is used first, the oldest ages at the left.
+
+    def _pop_idle(self) -> Http1Connection | None:
+        oldest = asyncio.get_running_loop().time() - self.timeouts.keep_alive
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_usable and connection.idle_since > oldest:
+                return connection
+            connection.abort()
+        return None
+
+    def _keep(self, connection: Http1Connection) -> None:
+        self._busy.discard(connection)
+        if self._is_closed or not self.timeouts.keep_alive:
+            connection.abort()
+            return
+        connection.idle_since = connection.loop.time()
+        self._idle.append(connection)
+        if self._sweeper is None:
+            self._sweep_later(connection)
+
+    def _forget(self, connection: Http1Connection) -> None:
+        self._busy.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def _sweep_later(self, oldest: Http1Connection) -> None:
+        when = oldest.idle_since + self.timeouts.keep_alive
+        self._sweeper = oldest.loop.call_at(when, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeper = None
+        limit = asyncio.get_running_loop().time() - self.timeouts.keep_alive
+        while self._idle and self._idle[0].idle_since <= limit:
+            self._idle.popleft().abort()
+        if self._idle:
+            self._sweep_later(self._idle[0])
+
+    def __repr__(self) -> str:
+        return f"<Http1Client {self.backend.id} [{self.idle} idle, {self.busy} busy]>"
