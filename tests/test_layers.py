@@ -23,7 +23,7 @@ LAYERS = (
     ("balancers", "affinity", "health", "retries", "events"),
     ("pool",),
     ("upstream", "lifespan", "routes"),
-    ("forward_http", "forward_websocket", "probes", "discovery", "runtime"),
+    ("forward_http", "forward_websocket", "probes", "discovery", "inbound", "runtime"),
     ("gateway",),
     ("middleware", "admin", "contrib"),
     ("config", "cli", "demo", "access_log", "__main__"),

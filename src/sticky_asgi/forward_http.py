@@ -127,13 +127,17 @@ class HttpExchange:
     Args:
         receive: The server's receive.
         send: The server's send.
-        body: The request's body, or None for a request that announces none.
+
+    Attributes:
+        body: The request's body; None, as at first, for a request without one.
+        response_started: Whether the client has been sent the head of a response.
+        status: The status it has been sent, or None.
     """
 
-    def __init__(self, receive: Receive, send: Send, body: ClientBody | None) -> None:
-        self._receive = receive
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self.receive = receive
         self._send = send
-        self.body = body
+        self.body: ClientBody | None = None
         self.response_started = False
         self.status: int | None = None
         self._is_finishing = False
@@ -171,7 +175,7 @@ class HttpExchange:
         """Read whatever the client sends, until it leaves."""
         body = self.body
         while True:
-            message = await self._receive()
+            message = await self.receive()
             if message["type"] == "http.disconnect":
                 break
             if body is not None and message["type"] == "http.request":

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from http import HTTPStatus
 from types import TracebackType
 from typing import TypeAlias
@@ -18,12 +18,11 @@ from typing import TypeAlias
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from .affinity import AffinityStatus
+from .affinity import AffinityStatus, Resolution
 from .backend import BackendState
 from .events import Listener, RequestFinished
 from .exceptions import (
     BackendsBusy,
-    BodyTooLarge,
     ClientDisconnected,
     ClientError,
     ConnectError,
@@ -36,32 +35,20 @@ from .exceptions import (
     UnwantedStatus,
     UpstreamError,
 )
-from .forward_http import ClientBody, HttpExchange, forward
-from .headers import (
-    RequestHead,
-    TrustedProxies,
-    is_cacheable,
-    upstream_headers,
-    visitor_address,
-    visitor_scheme,
-)
+from .forward_http import HttpExchange, forward
+from .headers import TrustedProxies, is_cacheable
+from .inbound import InboundRequest
 from .lifespan import serve_lifespan
 from .pool import Lease, Pool
 from .request import RawHeader, RawHeaders, RequestInfo
 from .routes import Route, Routes, RouteTable
 from .runtime import Runtimes
-from .target import path_below_root, raw_path_of, upstream_target
-from .upstream import Clients, UpstreamRequest, UpstreamResponse, check_transport
+from .target import raw_path_of
+from .upstream import Clients, UpstreamClient, UpstreamResponse, check_transport
 
 logger = logging.getLogger("sticky_asgi")
 
 ErrorResponse: TypeAlias = Callable[[GatewayError, Scope], Response]
-
-_ANNOUNCED = {
-    AffinityStatus.KEPT: b"kept",
-    AffinityStatus.MOVED: b"moved",
-    AffinityStatus.LOST: b"lost",
-}
 
 
 def default_error_response(error: GatewayError, scope: Scope) -> Response:
@@ -166,7 +153,7 @@ class Gateway:
         except GatewayError as exc:
             error = exc
             logger.warning("%s %r: %s", scope["method"], scope["path"], exc)
-            if call.response_started:
+            if call.exchange.response_started:
                 # Only an exception makes a server abort a response that has begun.
                 raise
             await self.refuse(exc, scope, receive, send)
@@ -215,7 +202,7 @@ def _checked(pools: Routes) -> RouteTable:
 
 
 class _HttpCall:
-    """One request on its way through the gateway: what is known of it, and how far it has come."""
+    """One request on its way through the gateway: how far it has come, and what it met."""
 
     def __init__(
         self, gateway: Gateway, route: Route, pool: Pool, scope: Scope, receive: Receive, send: Send
@@ -224,129 +211,63 @@ class _HttpCall:
         self.route = route
         self.pool = pool
         self.scope = scope
-        self.receive = receive
-        self.send = send
+        self.exchange = HttpExchange(receive, send)
         self.began = time.perf_counter()
         self.attempt_began = self.began
         self.first_byte: float | None = None
         self.attempts = 0
         self.tried: set[str] = set()
         self.state: BackendState | None = None
-        self.exchange: HttpExchange | None = None
+        self.inbound: InboundRequest | None = None
+        self.resolution: Resolution | None = None
         self.is_repeating = False
-
-    @property
-    def response_started(self) -> bool:
-        """Whether the client has been sent the head of a response."""
-        return self.exchange is not None and self.exchange.response_started
 
     async def run(self, clients: Clients) -> None:
         """Serve the request. Raises GatewayError if that fails."""
-        self.clients = clients
-        self._read()
-        body = await self._open_body()
-        self.resolution = self.pool.resolve(self.request)
-        self.exchange = HttpExchange(self.receive, self.send, body)
+        gateway, exchange = self.gateway, self.exchange
+        self.inbound = inbound = InboundRequest(
+            self.scope,
+            self.route,
+            self.pool,
+            trusted=gateway.trusted_proxies,
+            max_head=gateway.max_head,
+            rfc7239=gateway.forwarded,
+        )
+        exchange.body = await inbound.open_body(exchange.receive)
+        self.resolution = resolution = self.pool.resolve(inbound.info)
         try:
-            async with self.exchange:
-                await self._try_backends(self.exchange)
+            async with exchange:
+                await self._try_backends(clients, inbound, resolution)
         finally:
             if self.is_repeating:
                 self.pool.retry_budget.finish()
 
-    def _read(self) -> None:
-        """Check the request and work out what its backend is sent."""
-        gateway, pool, scope = self.gateway, self.pool, self.scope
-        head = RequestHead(
-            scope["headers"],
-            http_version=scope.get("http_version", "1.1"),
-            limit=gateway.max_head,
-        )
-        prefix = self.route.path if self.route.strip_prefix else ""
-        self.target = upstream_target(scope, strip_prefix=prefix)
-        self.head = head
-        self.request = self._describe(head)
-        self.headers = upstream_headers(
-            head,
-            keep_host=pool.host == "pass",
-            peer=self.peer,
-            scheme=self.request.scheme,
-            is_trusted=self.is_trusted,
-            rfc7239=gateway.forwarded,
-        )
-        if prefix and prefix != "/":
-            self.headers.append((b"x-forwarded-prefix", prefix.encode()))
-        self.headers = pool.strip_affinity(self.headers)
-        limit = pool.limits.max_body
-        if limit is not None and head.content_length is not None and head.content_length > limit:
-            raise BodyTooLarge(f"request body of {head.content_length} bytes, over {limit}")
-
-    def _describe(self, head: RequestHead) -> RequestInfo:
-        scope, trusted = self.scope, self.gateway.trusted_proxies
-        client = scope.get("client")
-        self.peer: str | None = client[0] if client else None
-        self.is_trusted = self.peer in trusted
-        hops = head.forwarded.get(b"x-forwarded-for", ())
-        return RequestInfo(
-            method=scope["method"],
-            path=path_below_root(scope),
-            raw_path=raw_path_of(scope),
-            query_string=scope.get("query_string", b""),
-            headers=head.headers,
-            scheme=visitor_scheme(scope.get("scheme", "http"), head, is_trusted=self.is_trusted),
-            host=head.host,
-            client=visitor_address(self.peer, hops, trusted),
-        )
-
-    async def _open_body(self) -> ClientBody | None:
-        """The request's body, and the header that frames it for the backend."""
-        head = self.head
-        body = ClientBody(
-            keep=self.pool.retry.replay_limit,
-            max_body=self.pool.limits.max_body,
-            length=head.content_length,
-        )
-        if head.is_chunked:
-            self.headers.append((b"transfer-encoding", b"chunked"))
-            return body
-        if head.content_length is not None:
-            return body if head.content_length else None
-        if self.scope.get("http_version", "1.1") < "2":
-            return None
-        # HTTP/2 and later frame a body without any header: only its first piece tells.
-        message = await self.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnected("the client left")
-        piece, is_last = message.get("body", b""), not message.get("more_body", False)
-        if is_last and not piece:
-            return None
-        body.feed(piece, is_last=is_last)
-        self.headers.append((b"transfer-encoding", b"chunked"))
-        return body
-
-    async def _try_backends(self, exchange: HttpExchange) -> None:
+    async def _try_backends(
+        self, clients: Clients, inbound: InboundRequest, resolution: Resolution
+    ) -> None:
         """The one retry loop."""
         failure: UpstreamError | None = None
         while True:
             try:
-                lease = await self._lease()
+                lease = await self._lease(inbound.info, resolution)
             except NoBackendAvailable as exc:
-                raise self._verdict(failure, exc) from None
+                raise _verdict(failure, exc) from None
             with lease as state:
+                client = clients.get(self.pool, state.backend)
                 try:
-                    return await self._attempt(exchange, state)
+                    return await self._attempt(client, inbound, resolution, state)
                 except UpstreamError as exc:
                     self.tried.add(state.id)
-                    if not (self._allows(exc) and self._claims_repeat()):
+                    if not (self._allows(exc, attempt=self.attempts) and self._claims_repeat()):
                         raise
-                    logger.info("%s %r: %s; trying again", self.request.method, self.target, exc)
+                    logger.info("%r: %s; trying again", inbound, exc)
                     failure = exc
 
-    def _allows(self, exc: UpstreamError) -> bool:
-        return self.exchange is not None and self.pool.retry.allows(
+    def _allows(self, exc: UpstreamError, *, attempt: int) -> bool:
+        return self.pool.retry.allows(
             exc,
-            method=self.request.method,
-            attempt=self.attempts,
+            method=self.scope["method"],
+            attempt=attempt,
             replayable=self.exchange.is_replayable,
             response_started=self.exchange.response_started,
         )
@@ -356,46 +277,33 @@ class _HttpCall:
         self.is_repeating = self.is_repeating or self.pool.retry_budget.start(self.pool.in_flight)
         return self.is_repeating
 
-    @staticmethod
-    def _verdict(failure: UpstreamError | None, exc: NoBackendAvailable) -> GatewayError:
-        """What a client is told when there was nobody left to try."""
-        if failure is None or (
-            isinstance(failure, ConnectError) and not isinstance(failure, ConnectTimeout)
-        ):
-            return exc
-        return failure
-
-    async def _lease(self) -> Lease:
+    async def _lease(self, request: RequestInfo, resolution: Resolution) -> Lease:
         """A backend for the next attempt, waited for if need be."""
-        pool, resolution = self.pool, self.resolution
         try:
-            return self._pick()
+            return self._pick(request, resolution)
         except BackendsBusy:
             pass
         try:
-            return await self._wait_in_queue()
+            return await self._wait_in_queue(request, resolution)
         except TimeoutError:
-            if resolution.status is not AffinityStatus.KEPT:
-                raise QueueTimeout(f"no backend of pool {pool.name!r} became free") from None
-        resolution.status = AffinityStatus.MOVED
-        try:
-            return self._pick()
-        except BackendsBusy:
-            raise QueueTimeout(f"no backend of pool {pool.name!r} became free") from None
+            if resolution.status is AffinityStatus.KEPT:
+                resolution.status = AffinityStatus.MOVED
+                with suppress(BackendsBusy):
+                    return self._pick(request, resolution)
+        raise QueueTimeout(f"no backend of pool {self.pool.name!r} became free in time")
 
-    def _pick(self) -> Lease:
+    def _pick(self, request: RequestInfo, resolution: Resolution) -> Lease:
         pool = self.pool
-        state = pool.pick(self.request, resolution=self.resolution, exclude=self.tried)
-        return pool.lease(state)
+        return pool.lease(pool.pick(request, resolution=resolution, exclude=self.tried))
 
-    async def _wait_in_queue(self) -> Lease:
+    async def _wait_in_queue(self, request: RequestInfo, resolution: Resolution) -> Lease:
         pool, loop = self.pool, asyncio.get_running_loop()
         served = asyncio.Event()
         waiter = pool.enqueue(
-            self.request,
+            request,
             # Whoever makes room may run in another thread's loop.
             lambda: loop.call_soon_threadsafe(served.set),
-            resolution=self.resolution,
+            resolution=resolution,
             exclude=self.tried,
         )
         try:
@@ -406,91 +314,81 @@ class _HttpCall:
             raise
         return waiter.outcome()
 
-    async def _attempt(self, exchange: HttpExchange, state: BackendState) -> None:
+    async def _attempt(
+        self,
+        client: UpstreamClient,
+        inbound: InboundRequest,
+        resolution: Resolution,
+        state: BackendState,
+    ) -> None:
         """Try one backend; once more on a fresh connection if a kept one turns out to be stale."""
         self.attempts += 1
         self.state = state
-        client = self.clients.get(self.pool, state.backend)
-        request = self._upstream_request(exchange, state)
         self.attempt_began = time.perf_counter()
+        request = inbound.for_backend(state.backend, self.exchange.body, resolution.status)
+
+        def on_head(response: UpstreamResponse, headers: RawHeaders) -> Sequence[RawHeader]:
+            return self._answered(state, resolution, response.status, headers)
+
         try:
-            await forward(exchange, client, request, on_head=self._on_head)
+            await forward(self.exchange, client, request, on_head=on_head)
         except StaleConnection as exc:
             # RFC 9112 §9.3.1: a client may reopen a connection that was closed under it, and
             # repeat what is idempotent. It is no retry in the sense of `Retry.attempts`.
-            if not self.pool.retry.allows(
-                exc,
-                method=self.request.method,
-                attempt=0,
-                replayable=exchange.is_replayable,
-                response_started=exchange.response_started,
-            ):
+            if not self._allows(exc, attempt=0):
                 raise
-            await forward(exchange, client, request, on_head=self._on_head, fresh=True)
+            await forward(self.exchange, client, request, on_head=on_head, fresh=True)
 
-    def _upstream_request(self, exchange: HttpExchange, state: BackendState) -> UpstreamRequest:
-        headers = self.headers
-        if self.pool.announces:
-            word = _ANNOUNCED.get(self.resolution.status, b"new")
-            headers = [*headers, (b"sticky-session", word)]
-        if self.pool.host == "backend" or self.head.host is None:
-            headers = [(b"host", state.backend.authority.encode("ascii")), *headers]
-        return UpstreamRequest(
-            self.request.method,
-            self.target,
-            headers,
-            exchange.body,
-            scheme=self.request.scheme,
-            client=self.scope.get("client"),
-        )
-
-    def _on_head(self, response: UpstreamResponse, headers: RawHeaders) -> Sequence[RawHeader]:
-        """A backend has answered: take note, and say which backend it was."""
+    def _answered(
+        self, state: BackendState, resolution: Resolution, status: int, headers: RawHeaders
+    ) -> Sequence[RawHeader]:
+        """A backend has answered: take note, and say to the visitor which one it was."""
+        pool, method = self.pool, self.scope["method"]
         now = time.perf_counter()
         self.first_byte = now - self.began
-        pool, state = self.pool, self.state
-        if state is None or self.exchange is None:  # pragma: no cover - for the type checker
-            return ()
         state.observe_latency(now - self.attempt_began)
         if (
             pool.retry.allows_status(
-                response.status,
-                method=self.request.method,
+                status,
+                method=method,
                 attempt=self.attempts,
                 replayable=self.exchange.is_replayable,
                 response_started=False,
             )
-            and pool.has_another(self.tried | {state.id})
+            and pool.has_another({*self.tried, state.id})
             and self._claims_repeat()
         ):
-            raise UnwantedStatus(response.status)
-        issued = pool.issue(self.resolution, state.backend)
-        if (
-            issued
-            and pool.makes_private
-            and is_cacheable(self.request.method, response.status, headers)
-        ):
+            raise UnwantedStatus(status)
+        issued = pool.issue(resolution, state.backend)
+        if issued and pool.makes_private and is_cacheable(method, status, headers):
             return [(b"cache-control", b"private"), *issued]
         return issued
 
     def finished(self, error: GatewayError | None) -> RequestFinished:
         """The event that tells how it went."""
-        status = None if self.exchange is None else self.exchange.status
+        status = self.exchange.status
         if status is None and error is not None:
             status = error.status_code
-        scope = self.scope
-        client = scope.get("client")
-        request = getattr(self, "request", None)
+        client = self.scope.get("client")
         return RequestFinished(
-            method=scope["method"],
-            path=raw_path_of(scope).decode("latin-1"),
-            client=request.client if request is not None else client[0] if client else None,
+            method=self.scope["method"],
+            path=raw_path_of(self.scope).decode("latin-1"),
+            client=self.inbound.info.client if self.inbound else client[0] if client else None,
             pool=self.pool.name,
             backend=None if self.state is None else self.state.id,
-            affinity=None if self.attempts == 0 else self.resolution.status,
+            affinity=None if self.resolution is None else self.resolution.status,
             attempts=self.attempts,
             status=status,
             error=error,
             duration=time.perf_counter() - self.began,
             time_to_first_byte=self.first_byte,
         )
+
+
+def _verdict(failure: UpstreamError | None, exc: NoBackendAvailable) -> GatewayError:
+    """What a client is told when nobody is left to try."""
+    if failure is None or (
+        isinstance(failure, ConnectError) and not isinstance(failure, ConnectTimeout)
+    ):
+        return exc
+    return failure
