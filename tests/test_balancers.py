@@ -16,18 +16,13 @@ from sticky_asgi.backend import Backend, BackendState
 from sticky_asgi.balancers import (
     Balancer,
     ConsistentHash,
-    HashKey,
     LeastRequests,
     LeastTime,
     Random,
     RoundRobin,
     TwoChoices,
-    client_key,
-    cookie_key,
-    header_key,
-    path_key,
-    query_key,
 )
+from sticky_asgi.hash_keys import HashKey, client_key, cookie_key, header_key, path_key, query_key
 from sticky_asgi.request import RequestInfo
 
 from .contracts import check_balancer, states, visitors

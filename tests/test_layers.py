@@ -19,7 +19,17 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / PACKAGE
 #: A module, or a subpackage with all that is in it, belongs to one layer. A layer imports only
 #: layers before it in this table, or its own.
 LAYERS = (
-    ("exceptions", "backend", "headers", "request", "target", "timeouts", "tls"),
+    (
+        "exceptions",
+        "backend",
+        "hash_keys",
+        "headers",
+        "limits",
+        "request",
+        "target",
+        "timeouts",
+        "tls",
+    ),
     ("balancers", "affinity", "health", "retries", "events"),
     ("pool",),
     ("upstream", "lifespan", "routes"),

@@ -18,11 +18,6 @@ from .balancers import (
     Random,
     RoundRobin,
     TwoChoices,
-    client_key,
-    cookie_key,
-    header_key,
-    path_key,
-    query_key,
 )
 from .events import Listener, RequestFinished
 from .exceptions import (
@@ -49,8 +44,10 @@ from .exceptions import (
     UpstreamError,
 )
 from .gateway import Gateway
+from .hash_keys import HashKey, client_key, cookie_key, header_key, path_key, query_key
+from .limits import Limits
 from .middleware import GatewayMiddleware
-from .pool import Lease, Limits, Pool
+from .pool import Lease, Pool
 from .request import RequestInfo
 from .retries import Retry
 from .routes import Route
@@ -80,6 +77,7 @@ __all__ = [
     "Gateway",
     "GatewayError",
     "GatewayMiddleware",
+    "HashKey",
     "header_key",
     "HeadTooLarge",
     "Health",

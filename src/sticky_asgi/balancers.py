@@ -1,6 +1,6 @@
 """Which backend a new visitor gets: the `Balancer` protocol and the built-in policies.
 
-A balancer chooses among candidates the pool has already narrowed (design §5). It never looks at
+A balancer chooses among candidates the pool has already narrowed (see `pool.py`). It never looks at
 health, intent or capacity again, never waits, and knows nothing of connections. All it changes is
 its own memory and two fields of `BackendState` that are round robin's: `current_weight` and
 `charged`.
@@ -19,15 +19,14 @@ from __future__ import annotations
 import math
 import random
 from bisect import bisect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from hashlib import blake2b
 from heapq import heapify, heapreplace
 from itertools import accumulate
-from typing import Protocol, TypeAlias
-from urllib.parse import unquote_to_bytes
+from typing import Protocol
 
 from .backend import BackendState
+from .hash_keys import HashKey, client_key
 from .request import RequestInfo
 
 
@@ -53,10 +52,6 @@ class Balancer(Protocol):
             One of the candidates.
         """
         ...
-
-
-#: Reads from a request what decides its backend; None when the request does not carry it.
-HashKey: TypeAlias = Callable[[RequestInfo], bytes | None]
 
 
 def _shares(candidates: Sequence[BackendState]) -> tuple[list[BackendState], list[float]]:
@@ -392,107 +387,6 @@ class LeastTime:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class _Key:
-    """A hash key that knows the call it was made by, which is its identity too."""
-
-    label: str
-    read: HashKey = field(compare=False)
-
-    def __call__(self, request: RequestInfo) -> bytes | None:
-        # An empty value tells nobody apart: like nginx's `hash`, count it as absent.
-        return self.read(request) or None
-
-    def __repr__(self) -> str:
-        return self.label
-
-
-def client_key() -> HashKey:
-    """Hash by the visitor's address, as HAProxy's `balance source` does.
-
-    Everybody behind one NAT lands on one backend, and a visitor whose address changes moves.
-    """
-
-    def read(request: RequestInfo) -> bytes | None:
-        return None if request.client is None else request.client.encode("utf-8", "replace")
-
-    return _Key("client_key()", read)
-
-
-def header_key(name: str) -> HashKey:
-    """Hash by a request header, as HAProxy's `balance hdr(name)` does.
-
-    Args:
-        name: The header's name, in any case. Of several such headers the first counts.
-
-    Raises:
-        ValueError: A name that no header can have.
-    """
-    lower = _token("header_key", name).lower()
-    return _Key(f"header_key({name!r})", lambda request: request.header(lower))
-
-
-def cookie_key(name: str) -> HashKey:
-    """Hash by a cookie that the application sets, such as its session's.
-
-    A visitor who does not have it yet gets a random backend, and may move when the cookie is set.
-
-    Args:
-        name: The cookie's name; its case counts. Of several such cookies the first counts.
-
-    Raises:
-        ValueError: A name that no cookie can have.
-    """
-    wanted = _token("cookie_key", name)
-    return _Key(f"cookie_key({name!r})", lambda request: next(iter(request.cookies(wanted)), None))
-
-
-def query_key(name: str) -> HashKey:
-    """Hash by a parameter of the query, as HAProxy's `balance url_param` does.
-
-    Args:
-        name: The parameter's decoded name; its case counts. Names and values are decoded as forms
-            are (`%2F`, `+`), and of several such parameters the first counts.
-
-    Raises:
-        ValueError: An empty name.
-    """
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"query_key: name must be a string that is not empty, got {name!r}")
-    wanted = name.encode("utf-8", "surrogateescape")
-
-    def read(request: RequestInfo) -> bytes | None:
-        for pair in request.query_string.split(b"&"):
-            key, _, value = pair.partition(b"=")
-            if _unquote(key) == wanted:
-                return _unquote(value)
-        return None
-
-    return _Key(f"query_key({name!r})", read)
-
-
-def path_key() -> HashKey:
-    """Hash by the decoded path without the query, so each backend's cache holds its own part."""
-    # Servers that decode a path leniently may leave lone surrogates in it.
-    return _Key("path_key()", lambda request: request.path.encode("utf-8", "surrogatepass"))
-
-
-def _unquote(value: bytes) -> bytes:
-    return unquote_to_bytes(value.replace(b"+", b" "))
-
-
-def _token(function: str, name: str) -> bytes:
-    # RFC 9110 §5.6.2; RFC 6265 §4.1.1 takes the same for cookie names.
-    if (
-        not isinstance(name, str)
-        or not name.isascii()
-        or not name
-        or not all(char.isalnum() or char in "!#$%&'*+-.^_`|~" for char in name)
-    ):
-        raise ValueError(f"{function}: name must be an HTTP token, got {name!r}")
-    return name.encode("ascii")
 
 
 class ConsistentHash:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
 
@@ -26,41 +25,13 @@ from .exceptions import (
     QueueFull,
     QueueTimeout,
 )
+from .limits import Limits
 from .request import RawHeader, RawHeaders, RequestInfo
 from .retries import Retry, RetryBudget
 from .timeouts import Timeouts
 from .tls import TLS
 
 _NOTHING_TRIED: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a pool takes on before it says no.
-
-    Args:
-        queue: Requests that may wait while backends are at `max_requests`. Default 100; the next
-            one is answered 503 with Retry-After. 0: nobody waits.
-        queue_timeout: Seconds a request waits at most. Default 5. A visitor who waited that long
-            for a particular backend then goes to another one, if `on_lost` lets it; the others
-            get 503.
-        max_body: Largest request body in bytes. Default None: no limit. Beyond it: 413.
-
-    Raises:
-        ValueError: A negative number, or a `queue_timeout` of 0.
-    """
-
-    queue: int = 100
-    queue_timeout: float = 5.0
-    max_body: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.queue < 0:
-            raise ValueError(f"queue must not be negative, got {self.queue!r}")
-        if not self.queue_timeout > 0:
-            raise ValueError(f"queue_timeout must be positive, got {self.queue_timeout!r}")
-        if self.max_body is not None and self.max_body < 0:
-            raise ValueError(f"max_body must not be negative, got {self.max_body!r}")
 
 
 class Lease:

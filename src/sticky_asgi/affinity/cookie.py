@@ -11,34 +11,25 @@ from the secrets, the pool's name and the backends' ids: every worker gives the 
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import hmac
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, Literal, NamedTuple, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 from weakref import WeakKeyDictionary
-
-from itsdangerous import BadData, BadSignature, TimestampSigner
-from itsdangerous.encoding import base64_decode, base64_encode, want_bytes
 
 from ..backend import Backend
 from ..request import RawHeader, RawHeaders, RequestInfo
 from .base import AffinityStatus, OnLost, PoolView, Resolution
+from .codec import Claim, Clock, Codec
 
-Clock: TypeAlias = Callable[[], float]
 SameSite: TypeAlias = Literal["lax", "strict", "none"]
 
-#: A cookie has about 75 bytes; browsers cap name and value together at this.
-MAX_VALUE = 4096
 #: Cookies of the name that are looked at in one request, lest a forger buys hashing wholesale.
 MAX_COOKIES = 16
-#: Verified values remembered per pool.
-CACHE_SIZE = 4096
 MIN_SECRET = 16
 #: How far ahead, in seconds, the clock of another gateway may be.
 MAX_AHEAD = 86400
@@ -144,7 +135,7 @@ class SignedCookie:
         back = (b"; HttpOnly" if http_only else b"") + (b"; Partitioned" if partitioned else b"")
         self._attributes = {False: front + back, True: front + b"; Secure" + back}
         # Pools of one name may differ in their backends, so a codec belongs to one pool object.
-        self._codecs: WeakKeyDictionary[PoolView, _Codec] = WeakKeyDictionary()
+        self._codecs: WeakKeyDictionary[PoolView, Codec] = WeakKeyDictionary()
 
     def resolve(self, request: RequestInfo, pool: PoolView) -> Resolution:
         """Find the backend that a request's cookies name.
@@ -248,15 +239,15 @@ class SignedCookie:
         """The name of the cookie for a pool."""
         return _derive_name(pool.name) if self.name is None else self.name
 
-    def _codec(self, pool: PoolView) -> _Codec:
+    def _codec(self, pool: PoolView) -> Codec:
         codec = self._codecs.get(pool)
         if codec is None:
             name = self.cookie_name(pool)
-            codec = _Codec(self._secrets, self.formats, pool.name, name, self.clock)
+            codec = Codec(self._secrets, self.formats, pool.name, name, self.clock)
             self._codecs[pool] = codec
         return codec
 
-    def _judge(self, claim: _Claim | None, now: float) -> AffinityStatus:
+    def _judge(self, claim: Claim | None, now: float) -> AffinityStatus:
         if claim is None or max(claim.issued, claim.stamped) > now + MAX_AHEAD:
             return AffinityStatus.INVALID
         if self.idle_timeout is not None and now - claim.stamped > self.idle_timeout:
@@ -265,7 +256,7 @@ class SignedCookie:
             return AffinityStatus.EXPIRED
         return AffinityStatus.KEPT
 
-    def _is_renewal_due(self, claim: _Claim, now: float) -> bool:
+    def _is_renewal_due(self, claim: Claim, now: float) -> bool:
         return self.idle_timeout is not None and now - claim.stamped >= self.idle_timeout / 10
 
     def __repr__(self) -> str:
@@ -290,8 +281,8 @@ class CookieResolution(Resolution):
         self,
         status: AffinityStatus,
         backend_id: str | None,
-        codec: _Codec,
-        claim: _Claim | None,
+        codec: Codec,
+        claim: Claim | None,
         secure: bool,
     ) -> None:
         super().__init__(status, backend_id)
@@ -324,139 +315,6 @@ class CookieReport:
     last_stamped: datetime | None = None
     secret: int | None = None
     format: str | None = None
-
-
-class _Claim(NamedTuple):
-    """What a genuine cookie says. Whether it is still in time is asked at every request."""
-
-    token: bytes
-    issued: int
-    stamped: int
-    signer: _Signer
-
-
-class _Codec:
-    """Reads and writes the cookies of one pool."""
-
-    __slots__ = ("_verify", "name", "newest", "prefix", "signers")
-
-    def __init__(
-        self,
-        secrets: Sequence[bytes],
-        formats: Sequence[str],
-        pool_name: str,
-        cookie_name: str,
-        clock: Clock,
-    ) -> None:
-        self.name = cookie_name.encode("ascii")
-        self.prefix = self.name + b"="
-        tables = [_Tokens(secret, pool_name) for secret in secrets]
-        self.signers = tuple(
-            _Signer(secrets[index], index, version, tables[index], pool_name, clock)
-            for version in reversed(formats)
-            for index in reversed(range(len(secrets)))
-        )
-        self.newest = self.signers[0]
-        # Exceptions are not cached, so forgeries cannot crowd out the genuine.
-        self._verify = functools.lru_cache(maxsize=CACHE_SIZE)(
-            functools.partial(_verify, self.signers)
-        )
-
-    def read(self, value: bytes) -> _Claim | None:
-        if len(value) > MAX_VALUE:
-            return None
-        try:
-            return self._verify(value)
-        except BadSignature:
-            return None
-
-
-def _verify(signers: Sequence[_Signer], value: bytes) -> _Claim:
-    for signer in signers:
-        claim = signer.read(value)
-        if claim is not None:
-            return claim
-    raise BadSignature("no secret and format fit the cookie")
-
-
-class _Signer(TimestampSigner):
-    """Signs under one secret in one format version, for one pool."""
-
-    def __init__(
-        self,
-        secret: bytes,
-        secret_index: int,
-        version: str,
-        tokens: _Tokens,
-        pool_name: str,
-        clock: Clock,
-    ) -> None:
-        salt = f"sticky_asgi.affinity.{version}:{pool_name}"
-        super().__init__(secret, salt, key_derivation="hmac", digest_method=hashlib.sha256)
-        self._key = super().derive_key()
-        self.secret_index = secret_index
-        self.format = version
-        self.tokens = tokens
-        self.clock = clock
-
-    def write(self, backend_id: str, issued: int | None) -> bytes:
-        """A cookie value; `issued` None begins a session now."""
-        if issued is None:
-            issued = self.get_timestamp()
-        stamp = issued.to_bytes(8, "big").lstrip(b"\0")
-        return self.sign(self.tokens.make(backend_id) + b"." + base64_encode(stamp))
-
-    def read(self, value: bytes) -> _Claim | None:
-        try:
-            payload, stamped = self.unsign(value, return_timestamp=True)
-            token, _, issued = payload.partition(b".")
-            began = int.from_bytes(base64_decode(issued), "big")
-        except (BadData, ValueError, OverflowError, OSError):
-            # The last three: a stamp that was signed all right, but is no date (a broken clock).
-            return None
-        return _Claim(token, began, int(stamped.timestamp()), self)
-
-    def get_timestamp(self) -> int:
-        return int(self.clock())
-
-    def derive_key(self, secret_key: str | bytes | None = None) -> bytes:
-        return self._key
-
-    def verify_signature(self, value: str | bytes, sig: str | bytes) -> bool:
-        # Encoded signatures are compared. Decoding first would let pass what the base64 decoder
-        # overlooks: spare bits of the last character, and characters outside the alphabet.
-        return hmac.compare_digest(want_bytes(sig), self.get_signature(value))
-
-
-class _Tokens:
-    """The opaque names of a pool's backends under one secret."""
-
-    __slots__ = ("_ids", "_key", "_pool", "_tokens", "_version")
-
-    def __init__(self, secret: bytes, pool_name: str) -> None:
-        self._key = hmac.digest(secret, b"sticky_asgi.affinity.token", "sha256")
-        name = pool_name.encode()
-        self._pool = len(name).to_bytes(4, "big") + name
-        self._tokens: dict[str, bytes] = {}
-        self._ids: dict[bytes, str] = {}
-        self._version: int | None = None
-
-    def make(self, backend_id: str) -> bytes:
-        return self._tokens.get(backend_id) or self._hash(backend_id)
-
-    def find(self, token: bytes, pool: PoolView) -> str | None:
-        version = pool.version
-        if version != self._version:
-            known = self._tokens
-            ids = [backend.id for backend in pool.backends]
-            self._tokens = {id: known.get(id) or self._hash(id) for id in ids}
-            self._ids = {token: id for id, token in self._tokens.items()}
-            self._version = version
-        return self._ids.get(token)
-
-    def _hash(self, backend_id: str) -> bytes:
-        digest = hmac.digest(self._key, self._pool + backend_id.encode(), "sha256")
-        return base64_encode(digest[:12])
 
 
 def _derive_name(pool_name: str) -> str:

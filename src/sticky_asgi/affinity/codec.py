@@ -1,0 +1,159 @@
+"""The bytes of an affinity cookie: how it is written, signed, read and verified.
+
+A value reads `token.first-issued.stamp.signature`. The token is a keyed hash of pool and backend
+id; the rest is what `itsdangerous.TimestampSigner` makes of it. What a cookie means for a visitor,
+and when one is due, is decided in `cookie.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import hmac
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
+
+from itsdangerous import BadData, BadSignature, TimestampSigner
+from itsdangerous.encoding import base64_decode, base64_encode, want_bytes
+
+from .base import PoolView
+
+Clock: TypeAlias = Callable[[], float]
+
+#: A cookie has about 75 bytes; browsers cap name and value together at this.
+MAX_VALUE = 4096
+#: Verified values remembered per pool.
+CACHE_SIZE = 4096
+
+
+class Claim(NamedTuple):
+    """What a genuine cookie says. Whether it is still in time is asked at every request."""
+
+    token: bytes
+    issued: int
+    stamped: int
+    signer: Signer
+
+
+class Codec:
+    """Reads and writes the cookies of one pool."""
+
+    __slots__ = ("_verify", "name", "newest", "prefix", "signers")
+
+    def __init__(
+        self,
+        secrets: Sequence[bytes],
+        formats: Sequence[str],
+        pool_name: str,
+        cookie_name: str,
+        clock: Clock,
+    ) -> None:
+        self.name = cookie_name.encode("ascii")
+        self.prefix = self.name + b"="
+        tables = [Tokens(secret, pool_name) for secret in secrets]
+        self.signers = tuple(
+            Signer(secrets[index], index, version, tables[index], pool_name, clock)
+            for version in reversed(formats)
+            for index in reversed(range(len(secrets)))
+        )
+        self.newest = self.signers[0]
+        # Exceptions are not cached, so forgeries cannot crowd out the genuine.
+        self._verify = functools.lru_cache(maxsize=CACHE_SIZE)(
+            functools.partial(_verify, self.signers)
+        )
+
+    def read(self, value: bytes) -> Claim | None:
+        if len(value) > MAX_VALUE:
+            return None
+        try:
+            return self._verify(value)
+        except BadSignature:
+            return None
+
+
+def _verify(signers: Sequence[Signer], value: bytes) -> Claim:
+    for signer in signers:
+        claim = signer.read(value)
+        if claim is not None:
+            return claim
+    raise BadSignature("no secret and format fit the cookie")
+
+
+class Signer(TimestampSigner):
+    """Signs under one secret in one format version, for one pool."""
+
+    def __init__(
+        self,
+        secret: bytes,
+        secret_index: int,
+        version: str,
+        tokens: Tokens,
+        pool_name: str,
+        clock: Clock,
+    ) -> None:
+        salt = f"sticky_asgi.affinity.{version}:{pool_name}"
+        super().__init__(secret, salt, key_derivation="hmac", digest_method=hashlib.sha256)
+        self._key = super().derive_key()
+        self.secret_index = secret_index
+        self.format = version
+        self.tokens = tokens
+        self.clock = clock
+
+    def write(self, backend_id: str, issued: int | None) -> bytes:
+        """A cookie value; `issued` None begins a session now."""
+        if issued is None:
+            issued = self.get_timestamp()
+        stamp = issued.to_bytes(8, "big").lstrip(b"\0")
+        return self.sign(self.tokens.make(backend_id) + b"." + base64_encode(stamp))
+
+    def read(self, value: bytes) -> Claim | None:
+        try:
+            payload, stamped = self.unsign(value, return_timestamp=True)
+            token, _, issued = payload.partition(b".")
+            began = int.from_bytes(base64_decode(issued), "big")
+        except (BadData, ValueError, OverflowError, OSError):
+            # The last three: a stamp that was signed all right, but is no date (a broken clock).
+            return None
+        return Claim(token, began, int(stamped.timestamp()), self)
+
+    def get_timestamp(self) -> int:
+        return int(self.clock())
+
+    def derive_key(self, secret_key: str | bytes | None = None) -> bytes:
+        return self._key
+
+    def verify_signature(self, value: str | bytes, sig: str | bytes) -> bool:
+        # Encoded signatures are compared. Decoding first would let pass what the base64 decoder
+        # overlooks: spare bits of the last character, and characters outside the alphabet.
+        return hmac.compare_digest(want_bytes(sig), self.get_signature(value))
+
+
+class Tokens:
+    """The opaque names of a pool's backends under one secret."""
+
+    __slots__ = ("_ids", "_key", "_pool", "_tokens", "_version")
+
+    def __init__(self, secret: bytes, pool_name: str) -> None:
+        self._key = hmac.digest(secret, b"sticky_asgi.affinity.token", "sha256")
+        name = pool_name.encode()
+        self._pool = len(name).to_bytes(4, "big") + name
+        self._tokens: dict[str, bytes] = {}
+        self._ids: dict[bytes, str] = {}
+        self._version: int | None = None
+
+    def make(self, backend_id: str) -> bytes:
+        return self._tokens.get(backend_id) or self._hash(backend_id)
+
+    def find(self, token: bytes, pool: PoolView) -> str | None:
+        version = pool.version
+        if version != self._version:
+            known = self._tokens
+            ids = [backend.id for backend in pool.backends]
+            self._tokens = {id: known.get(id) or self._hash(id) for id in ids}
+            self._ids = {token: id for id, token in self._tokens.items()}
+            self._version = version
+        return self._ids.get(token)
+
+    def _hash(self, backend_id: str) -> bytes:
+        digest = hmac.digest(self._key, self._pool + backend_id.encode(), "sha256")
+        return base64_encode(digest[:12])
