@@ -197,13 +197,19 @@ class HttpExchange:
         """Send the head of the response."""
         self.response_started = True
         self.status = status
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._say({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, piece: bytes, *, is_last: bool) -> None:
         """Send a piece of the body; returns when the server has room for more."""
         self._is_finishing = is_last
-        message: Message = {"type": "http.response.body", "body": piece, "more_body": not is_last}
-        await self._send(message)
+        await self._say({"type": "http.response.body", "body": piece, "more_body": not is_last})
+
+    async def _say(self, message: Message) -> None:
+        try:
+            await self._send(message)
+        except OSError as exc:
+            # ASGI 2.4: a server may raise OSError for a client that has left.
+            raise ClientDisconnected("the client left") from exc
 
 
 async def forward(

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, suppress
 from http import HTTPStatus
 from types import TracebackType
 from typing import TypeAlias
+from weakref import WeakKeyDictionary
 
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
@@ -102,7 +103,9 @@ class Gateway:
         self.max_head = max_head
         self._table = _checked(pools)
         self._runtimes = Runtimes(lambda: self.pools)
-        self._stacks: list[AsyncExitStack] = []
+        self._entered: WeakKeyDictionary[asyncio.AbstractEventLoop, list[AsyncExitStack]] = (
+            WeakKeyDictionary()
+        )
 
     @property
     def routes(self) -> tuple[Route, ...]:
@@ -152,7 +155,8 @@ class Gateway:
             error = exc
         except GatewayError as exc:
             error = exc
-            logger.warning("%s %r: %s", scope["method"], scope["path"], exc)
+            level = logging.INFO if exc.side == "client" else logging.WARNING
+            logger.log(level, "%s %r: %s", scope["method"], scope["path"], exc)
             if call.exchange.response_started:
                 # Only an exception makes a server abort a response that has begun.
                 raise
@@ -179,7 +183,7 @@ class Gateway:
     async def __aenter__(self) -> Gateway:
         stack = AsyncExitStack()
         await stack.enter_async_context(self._runtimes.running())
-        self._stacks.append(stack)
+        self._entered.setdefault(asyncio.get_running_loop(), []).append(stack)
         return self
 
     async def __aexit__(
@@ -188,7 +192,7 @@ class Gateway:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._stacks.pop().aclose()
+        await self._entered[asyncio.get_running_loop()].pop().aclose()
 
     def __repr__(self) -> str:
         return f"<Gateway {', '.join(map(repr, self.routes))}>"
