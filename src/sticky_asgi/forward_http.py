@@ -89,7 +89,10 @@ class ClientBody:
 
     async def wait_for_room(self) -> None:
         """Wait until reading further ahead makes sense."""
-        while self._received - self._sent > READ_AHEAD and self._error is None:
+        # After the last piece only the client's leaving can still be read: no reason to wait.
+        while (
+            self._received - self._sent > READ_AHEAD and not self._is_over and self._error is None
+        ):
             self._taken.clear()
             await self._taken.wait()
 

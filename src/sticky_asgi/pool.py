@@ -83,6 +83,14 @@ class Waiter:
         self.lease: Lease | None = None
         self.error: NoBackendAvailable | None = None
 
+    @property
+    def takes_anybody(self) -> bool:
+        """Whether it waits for no backend in particular, and has tried none."""
+        resolution = self.resolution
+        return not self.exclude and (
+            resolution is None or resolution.status is not AffinityStatus.KEPT
+        )
+
     def outcome(self) -> Lease:
         """What the wait has come to. Raises the error, if that is what it is."""
         if self.lease is None:
@@ -414,12 +422,16 @@ class Pool:
             self._queue.remove(waiter)
 
     def _serve_queue(self) -> None:
+        nobody_is_free = False
         for waiter in tuple(self._queue):
+            if nobody_is_free and waiter.takes_anybody:
+                continue
             try:
                 state = self.pick(
                     waiter.request, resolution=waiter.resolution, exclude=waiter.exclude
                 )
             except BackendsBusy:
+                nobody_is_free = nobody_is_free or waiter.takes_anybody
                 continue
             except NoBackendAvailable as exc:
                 waiter.error = exc
