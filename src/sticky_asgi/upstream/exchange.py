@@ -47,9 +47,13 @@ class TaskExchange:
 
     async def deliver(self, piece: bytes, *, is_last: bool = False) -> None:
         """A piece of the body has arrived; returns when there is room for another."""
-        self._is_last = self._is_last or is_last
         if piece:
-            await self._sink.send(piece)
+            try:
+                self._sink.send_nowait(piece)
+            except anyio.WouldBlock:
+                await self._sink.send(piece)
+        # Only now: a reader that finds the last piece announced must find it there.
+        self._is_last = self._is_last or is_last
 
     async def abandon(self) -> None:
         """The reader has gone. By default the task is cancelled."""
