@@ -15,6 +15,7 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Callable
+from typing import cast
 
 import httptools
 
@@ -313,10 +314,10 @@ class Http1Connection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if not isinstance(transport, asyncio.Transport):  # pragma: no cover - for type checkers
-            raise TypeError(f"not a stream transport: {transport!r}")
-        self._transport = transport
-        transport.set_write_buffer_limits(high=HIGH_WATER)
+        # uvloop's transports are no asyncio.Transport by inheritance.
+        stream = cast(asyncio.Transport, transport)
+        self._transport = stream
+        stream.set_write_buffer_limits(high=HIGH_WATER)
 
     def data_received(self, data: bytes) -> None:
         response = self._response
