@@ -100,8 +100,12 @@ class _AppLifespan:
 
 
 @asynccontextmanager
-async def run_lifespan(app: ASGIApp | None, scope: Scope | None = None) -> AsyncIterator[None]:
+async def run_lifespan(
+    app: ASGIApp | None, scope: Scope | None = None
+) -> AsyncIterator[dict[str, Any]]:
     """Start an application, and stop it at the end of the block.
+
+    Yields the state the application has filled; each of its requests is to get a copy of it.
 
     Args:
         app: The application; None does nothing.
@@ -111,7 +115,7 @@ async def run_lifespan(app: ASGIApp | None, scope: Scope | None = None) -> Async
         LifespanFailed: The application says so. One that has no lifespan does not fail.
     """
     if app is None:
-        yield
+        yield {}
         return
     if scope is None:
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
@@ -119,7 +123,7 @@ async def run_lifespan(app: ASGIApp | None, scope: Scope | None = None) -> Async
     try:
         has_lifespan = await lifespan.say("startup")
         try:
-            yield
+            yield scope.get("state", {})
         finally:
             if has_lifespan:
                 await lifespan.say("shutdown")

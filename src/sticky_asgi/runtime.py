@@ -37,13 +37,13 @@ class Runtimes:
         runtime = self._by_loop.get(loop)
         if runtime is None:
             runtime = self._by_loop[loop] = _Runtime(Clients())
-            await self._close_with_loop(runtime)
+            await self._close_with_loop(loop, runtime)
         return runtime.clients
 
-    async def _close_with_loop(self, runtime: _Runtime) -> None:
+    async def _close_with_loop(self, loop: asyncio.AbstractEventLoop, runtime: _Runtime) -> None:
         # An event loop closes the asynchronous generators that are suspended in it when it ends
         # (`loop.shutdown_asyncgens`), which is the only farewell a loop says without lifespan.
-        runtime.guard = _guard(runtime.clients)
+        runtime.guard = self._guard(loop, runtime.clients)
         await anext(runtime.guard)
         if not self._has_warned:
             self._has_warned = True
@@ -51,6 +51,16 @@ class Runtimes:
                 "the gateway was not started by a lifespan: it starts with its first request, "
                 "without health checks, discovery and lifespans of in-process backends"
             )
+
+    async def _guard(
+        self, loop: asyncio.AbstractEventLoop, clients: Clients
+    ) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            # The generator refers to its loop, and would keep it for as long as it is held.
+            del self._by_loop[loop]
+            await clients.aclose()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -67,9 +77,13 @@ class Runtimes:
                 for backend in pool.backends
                 if backend.app is not None
             }
-            for app in apps.values():
-                await stack.enter_async_context(run_lifespan(app))
-            runtime = _Runtime(Clients(), is_managed=True)
+            states = {
+                key: await stack.enter_async_context(run_lifespan(app)) for key, app in apps.items()
+            }
+            runtime = self._by_loop.get(loop)
+            if runtime is not None and runtime.guard is not None:
+                await runtime.guard.aclose()
+            runtime = _Runtime(Clients(states), is_managed=True)
             stack.push_async_callback(runtime.clients.aclose)
             self._by_loop[loop] = runtime
             try:
@@ -79,7 +93,12 @@ class Runtimes:
 
     def forget_other_pools(self) -> None:
         """After a change of routes: close what no route of the running loop leads to any more."""
-        runtime = self._by_loop.get(asyncio.get_running_loop())
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            # Before the server runs there is nothing to close.
+            return
+        runtime = self._by_loop.get(loop)
         if runtime is not None:
             runtime.clients.keep_only(self._pools())
 
@@ -89,10 +108,3 @@ class _Runtime:
         self.clients = clients
         self.is_managed = is_managed
         self.guard: AsyncGenerator[None, None] | None = None
-
-
-async def _guard(clients: Clients) -> AsyncGenerator[None, None]:
-    try:
-        yield
-    finally:
-        await clients.aclose()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote
 
@@ -15,7 +17,7 @@ import anyio
 from starlette.types import ASGIApp, Message, Scope
 
 from ..backend import Backend
-from ..exceptions import ClientError, ConnectionLost, MalformedResponse, Stage
+from ..exceptions import ClientError, ConnectionLost, MalformedResponse
 from .client import UpstreamRequest
 from .exchange import TaskExchange
 
@@ -24,20 +26,28 @@ logger = logging.getLogger("sticky_asgi.upstream")
 #: Seconds an application gets to notice `http.disconnect` before its task is cancelled.
 DISCONNECT_GRACE = 1.0
 
+_NO_STATE: Mapping[str, Any] = MappingProxyType({})
+
 
 class AsgiClient:
-    """Sends requests to an application in the running event loop."""
+    """Sends requests to an application in the running event loop.
 
-    def __init__(self, backend: Backend) -> None:
+    Args:
+        backend: A backend with an `app`.
+        state: What the application's lifespan put into its state. Every request gets a copy.
+    """
+
+    def __init__(self, backend: Backend, *, state: Mapping[str, Any] = _NO_STATE) -> None:
         if backend.app is None:
             raise ValueError(f"backend {backend.id!r} is not in process")
         self.backend = backend
         self.app: ASGIApp = backend.app
+        self.state = state
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def send(self, request: UpstreamRequest, *, fresh: bool = False) -> AsgiExchange:
         """Call the application. `fresh` has no meaning here."""
-        exchange = AsgiExchange(self.app, self.backend, request)
+        exchange = AsgiExchange(self.app, self.backend, request, self.state)
         await exchange.open(self.tasks)
         return exchange
 
@@ -51,14 +61,16 @@ class AsgiClient:
 class AsgiExchange(TaskExchange):
     """One call of an application."""
 
-    def __init__(self, app: ASGIApp, backend: Backend, request: UpstreamRequest) -> None:
-        super().__init__()
+    def __init__(
+        self, app: ASGIApp, backend: Backend, request: UpstreamRequest, state: Mapping[str, Any]
+    ) -> None:
+        super().__init__(backend.id, request.method)
         self._app = app
         self._backend = backend
         self._request = request
+        self._state = state
         self._body = None if request.body is None else aiter(request.body)
         self._is_body_read = False
-        self._is_started = False
         self._disconnected = asyncio.Event()
         self._body_error: ClientError | None = None
 
@@ -68,10 +80,12 @@ class AsgiExchange(TaskExchange):
         except Exception as exc:
             if self._body_error is not None:
                 raise self._body_error from None
+            if isinstance(exc, MalformedResponse):
+                raise
             if self._is_last or self._disconnected.is_set():
-                logger.info("backend %s raised after the response: %r", self._backend.id, exc)
+                logger.info("%s raised after the response: %r", self._who, exc)
                 return
-            logger.error("backend %s raised an exception", self._backend.id, exc_info=exc)
+            logger.error("%s raised an exception", self._who, exc_info=exc)
             raise self._lost("raised an exception") from exc
         if self._body_error is not None:
             raise self._body_error
@@ -79,8 +93,7 @@ class AsgiExchange(TaskExchange):
             raise self._lost("returned before its response was complete")
 
     def _lost(self, what: str) -> ConnectionLost:
-        stage: Stage = "body" if self._is_started else "head"
-        return ConnectionLost(f"backend {self._backend.id} {what}", stage=stage)
+        return ConnectionLost(f"{self._who} {what}", stage=self.stage)
 
     def _scope_for_app(self) -> Scope:
         request = self._request
@@ -99,7 +112,7 @@ class AsgiExchange(TaskExchange):
             "headers": [field for field in request.headers if field[0] != b"transfer-encoding"],
             "client": request.client,
             "server": (host, int(port or 80)),
-            "state": {},
+            "state": dict(self._state),
         }
 
     async def _receive_for_app(self) -> Message:
@@ -121,27 +134,23 @@ class AsgiExchange(TaskExchange):
         return {"type": "http.disconnect"}
 
     async def _send_for_app(self, message: Message) -> None:
+        if self._is_last:
+            raise RuntimeError(f"{message['type']} sent after the response was complete")
         if self._disconnected.is_set():
             return
-        if message["type"] == "http.response.start" and not self._is_started:
-            status: int = message["status"]
-            if not 200 <= status <= 599:
-                raise MalformedResponse(f"backend {self._backend.id} answered {status!r}")
-            self._is_started = True
+        if message["type"] == "http.response.start" and not self.status:
             headers: list[Any] = list(message.get("headers", ()))
-            self.start(status, [(bytes(name), bytes(value)) for name, value in headers])
-        elif message["type"] == "http.response.body" and self._is_started:
-            if self._is_last:
-                raise RuntimeError("http.response.body sent after the response was complete")
+            fields = [(bytes(name), bytes(value)) for name, value in headers]
+            self.start(message["status"], fields)
+        elif message["type"] == "http.response.body" and self.status:
             await self._pass_on(message)
         else:
             raise RuntimeError(f"unexpected ASGI message {message['type']!r}")
 
     async def _pass_on(self, message: Message) -> None:
         is_last = not message.get("more_body", False)
-        piece: bytes = b"" if self._request.method == "HEAD" else message.get("body", b"")
         try:
-            await self.deliver(piece, is_last=is_last)
+            await self.deliver(message.get("body", b""), is_last=is_last)
         except anyio.BrokenResourceError:
             self._disconnected.set()
         if is_last:

@@ -7,6 +7,8 @@ several event loops, one after another or side by side.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ..backend import Backend
@@ -16,6 +18,8 @@ from .client import UpstreamClient
 from .connections import Http1Client
 from .httpx_client import HttpxClient, family_of
 
+_NO_STATES: Mapping[int, Mapping[str, Any]] = MappingProxyType({})
+
 
 def check_transport(transport: Any) -> None:
     """Raises ValueError if a pool's transport is none."""
@@ -23,10 +27,12 @@ def check_transport(transport: Any) -> None:
         family_of(transport)
 
 
-def open_client(pool: Pool, backend: Backend) -> UpstreamClient:
+def open_client(
+    pool: Pool, backend: Backend, app_states: Mapping[int, Mapping[str, Any]] = _NO_STATES
+) -> UpstreamClient:
     """The client for a backend, in the running event loop."""
     if backend.app is not None:
-        return AsgiClient(backend)
+        return AsgiClient(backend, state=app_states.get(id(backend.app), {}))
     if pool.transport is not None:
         return HttpxClient(backend, pool.transport, timeouts=pool.timeouts)
     return Http1Client(backend, timeouts=pool.timeouts, tls=pool.tls)
@@ -60,9 +66,15 @@ def _options(pool: Pool) -> tuple[object, ...]:
 
 
 class Clients:
-    """Hands out the client for a backend; closes those of backends that are gone."""
+    """Hands out the client for a backend; closes those of backends that are gone.
 
-    def __init__(self) -> None:
+    Args:
+        app_states: What the lifespans of in-process applications have left for their requests, by
+            the `id()` of the application.
+    """
+
+    def __init__(self, app_states: Mapping[int, Mapping[str, Any]] = _NO_STATES) -> None:
+        self._app_states = app_states
         self._pools: dict[Pool, _PoolClients] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -77,7 +89,7 @@ class Clients:
         held = clients.by_id.get(backend.id)
         if held is not None:
             return held[1]
-        client = open_client(pool, backend)
+        client = open_client(pool, backend, self._app_states)
         clients.by_id[backend.id] = (backend, client)
         return client
 

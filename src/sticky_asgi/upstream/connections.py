@@ -57,7 +57,8 @@ class Http1Client:
         connection = None if fresh else self._pop_idle()
         if connection is None:
             connection = await self._connect()
-        self._busy.add(connection)
+        if connection.is_usable:  # Else it is gone already, and will not say so again.
+            self._busy.add(connection)
         return await connection.send(request)
 
     async def aclose(self) -> None:
@@ -78,8 +79,9 @@ class Http1Client:
                 return await self._connect_tcp()
         except TimeoutError:
             raise ConnectTimeout(f"backend {backend.id}: no connection in time") from None
-        except (OSError, ssl.SSLError, UnicodeError) as exc:
-            raise ConnectError(f"backend {backend.id}: {exc}") from exc
+        except (OSError, ValueError) as exc:
+            # ValueError: a host or server name that no resolver and no certificate can hold.
+            raise ConnectError(f"backend {backend.id}: {str(exc) or repr(exc)}") from exc
 
     async def _connect_tcp(self) -> Http1Connection:
         backend = self.backend
@@ -100,7 +102,11 @@ class Http1Client:
 
     def _ssl_context(self) -> ssl.SSLContext:
         if self._context is None:
-            self._context = self._tls.create_context()
+            try:
+                self._context = self._tls.create_context()
+            except OSError as exc:
+                # OpenSSL does not say which of the files it was.
+                raise ConnectError(f"backend {self.backend.id}: {self._tls}: {exc}") from exc
         return self._context
 
     def _new_connection(self) -> Http1Connection:

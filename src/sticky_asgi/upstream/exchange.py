@@ -12,17 +12,26 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from ..exceptions import GatewayError
+from ..exceptions import ConnectionLost, MalformedResponse, Stage
 from ..request import RawHeaders
+
+#: Statuses without a body (RFC 9110 §15.3.5, §15.4.5).
+_BODILESS = (204, 304)
 
 
 class TaskExchange:
     """A response being produced by a task. Subclasses write `produce`.
 
     At most one piece of the body waits to be read, so a slow reader slows the producer.
+
+    Args:
+        backend_id: Who answers, for messages.
+        method: The request's method: the response to HEAD has no body.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, backend_id: str, method: str) -> None:
+        self._who = f"backend {backend_id}"
+        self._method = method
         self.status = 0
         self.headers: RawHeaders = []
         self._scope = anyio.CancelScope()
@@ -40,14 +49,17 @@ class TaskExchange:
         raise NotImplementedError
 
     def start(self, status: int, headers: RawHeaders) -> None:
-        """The head has arrived."""
+        """The head has arrived. Raises MalformedResponse if there is no such answer."""
+        if not 200 <= status <= 599:
+            raise MalformedResponse(f"{self._who} answered {status!r}")
         self.status, self.headers = status, headers
         if not self._head.done():
             self._head.set_result(None)
 
     async def deliver(self, piece: bytes, *, is_last: bool = False) -> None:
         """A piece of the body has arrived; returns when there is room for another."""
-        if piece:
+        # RFC 9112 §6.3: such a response ends with its head, whatever its producer says.
+        if piece and self._method != "HEAD" and self.status not in _BODILESS:
             try:
                 self._sink.send_nowait(piece)
             except anyio.WouldBlock:
@@ -66,6 +78,7 @@ class TaskExchange:
         self._task = asyncio.get_running_loop().create_task(self._main())
         tasks.add(self._task)
         self._task.add_done_callback(tasks.discard)
+        self._task.add_done_callback(self._ended)
         async with self._closing_on_failure():
             await self._head
 
@@ -81,17 +94,23 @@ class TaskExchange:
         with self._scope:
             try:
                 await self.produce()
-            except GatewayError as exc:
-                self._fail(exc)
             except Exception as exc:
                 self._fail(exc)
-        if not self._head.done():
-            self._head.cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        # Not in the task itself: one that is cancelled before its first step never runs.
+        if task.cancelled() or self._scope.cancelled_caught:
+            self._fail(ConnectionLost(f"{self._who}: the exchange was cancelled", stage=self.stage))
         self._sink.close()
+
+    @property
+    def stage(self) -> Stage:
+        """What is being waited for: the head or the body."""
+        return "body" if self.status else "head"
 
     def _fail(self, exc: Exception) -> None:
         if self._head.done():
-            self._error = exc
+            self._error = self._error or exc
         else:
             self._head.set_exception(exc)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from collections import deque
 from collections.abc import Callable
 from typing import cast
@@ -20,6 +21,7 @@ from typing import cast
 import httptools
 
 from ..exceptions import (
+    ConnectError,
     ConnectionLost,
     IdleTimeout,
     MalformedResponse,
@@ -37,6 +39,10 @@ HIGH_WATER = 65536
 
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 _BODILESS = frozenset({204, 304})
+_NOT_IN_REASON = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9112 §4
+_END_OF_HEAD = b"\r\n\r\n"
+#: What OpenSSL calls the alerts with which a server turns a client's certificate down.
+_IDENTITY_REFUSED = re.compile(r"ALERT_.*(CERT|UNKNOWN_CA|ACCESS_DENIED|HANDSHAKE_FAILURE)")
 
 
 class Http1Response:
@@ -101,16 +107,20 @@ class Http1Response:
         try:
             await self._waiter
         except BaseException:
-            connection.abort()
+            self._drop()
             raise
         finally:
             self._waiter = None
-            connection.stop_timer()
+            # After the end the connection, and its timer, may serve another exchange already.
+            if self._connection is not None:
+                connection.stop_timer()
 
     def _on_idle_timeout(self) -> None:
-        if self._connection is not None:
-            seconds = self._connection.timeouts.idle
-            self._connection.fail(IdleTimeout(f"no byte of the body for {seconds:g} seconds"))
+        # A loop that was held up may find the piece and the timeout at one time.
+        if self._connection is not None and not self._pieces:
+            name, seconds = self._connection.name, self._connection.timeouts.idle
+            error = IdleTimeout(f"{name} sent nothing of the body for {seconds:g} seconds")
+            self._connection.fail(error)
 
     def _take(self) -> bytes:
         pieces = self._pieces
@@ -124,9 +134,15 @@ class Http1Response:
     async def aclose(self) -> None:
         """Let go of the response. Before its end that drops the connection."""
         self._pieces.clear()
+        self._buffered = 0
+        self._drop()
+
+    def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
+            self._error = RuntimeError("the response has been closed")
             connection.abort()
+            self._wake()
 
     # For the connection.
 
@@ -156,7 +172,7 @@ class Http1Response:
             self._waiter.set_result(None)
 
     def __repr__(self) -> str:
-        end = "complete" if self._is_complete else "under way"
+        end = "complete" if self._is_complete else "broken off" if self._error else "under way"
         return f"<Http1Response {self.status or 'no head yet'} {end}, {self._buffered} buffered>"
 
 
@@ -166,8 +182,8 @@ class Http1Connection(asyncio.Protocol):
     Args:
         name: The backend's name for messages.
         timeouts: Response and idle timeouts.
-        max_head: Bytes a response head may have, every 1xx before it included; and bytes of
-            trailers or chunk extensions in a row.
+        max_head: Bytes a response head may have, every 1xx before it included. Trailers and
+            chunk extensions are refused when they go on for longer than that.
         on_idle: Called when an exchange has ended and the connection can be used again.
         on_gone: Called once when it cannot be used any more.
     """
@@ -212,17 +228,21 @@ class Http1Connection(asyncio.Protocol):
         """Write a request and wait for the head of its response."""
         transport = self._transport
         if transport is None or transport.is_closing():
-            raise StaleConnection(f"{self.name} closed an idle connection", request_sent=False)
+            if self.exchanges:
+                raise StaleConnection(f"{self.name} closed an idle connection", request_sent=False)
+            raise ConnectError(f"{self.name} closed a new connection at once")
         response = self._response = Http1Response(self, request.method)
         self.exchanges += 1
         self._expect_head()
-        self._write(transport, request)
         try:
+            self._write(transport, request)
             await response.head
         except BaseException:
+            # When the response has ended meanwhile, the connection may serve somebody else.
+            if self._response is response:
+                self.abort()
             if response.head.done() and not response.head.cancelled():
                 response.head.exception()  # Retrieved, though it may not be what is raised.
-            self.abort()
             raise
         return response
 
@@ -259,7 +279,9 @@ class Http1Connection(asyncio.Protocol):
                     await self._wait_for_room()
             if is_chunked:
                 transport.write(b"0\r\n\r\n")
-        except Exception as exc:
+        except (Exception, asyncio.CancelledError) as exc:
+            if self._upload is None:
+                return  # Stopped by abort(): nobody waits for it any more.
             # What is wrong with the body is for whoever waits for the response to raise.
             self._upload = None
             self.fail(exc)
@@ -324,18 +346,22 @@ class Http1Connection(asyncio.Protocol):
         if response is None:
             self.abort()  # Nobody asked.
             return
-        if self._raw_left is None:
-            self._parse(data, response)
-        else:
-            self._pass_on(data, response)
+        if not response.has_head:
+            data = self._read_heads(data, response)
+        if data and self._response is response:
+            if self._left is None:
+                self._read_chunks(data, response)
+            else:
+                self._pass_on(data, response)
         if response.is_complete:
             self._end_exchange()
 
     def eof_received(self) -> None:
-        self._end_of_stream(None)
+        self._end_of_stream(None, is_announced=self._is_end_announced())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end_of_stream(exc)
+        self._end_of_stream(exc, is_announced=False)
+        self._transport = None
 
     def pause_writing(self) -> None:
         self._is_paused = True
@@ -358,21 +384,51 @@ class Http1Connection(asyncio.Protocol):
             self._parser = httptools.HttpResponseParser(self)
         self._fields: RawHeaders = []
         self._head_size = 0
-        self._field_size = 0
         self._overhead = 0
-        self._has_bytes = False
+        self._tail = b""
         self._fault: str | None = None
         self._keeps_alive = False
-        #: Bytes of the body still to come when they need no parser: a known length, or -1 for
-        #: all until the connection ends. None while the parser is in charge.
-        self._raw_left: int | None = None
-        self._next_raw: int | None = None
+        #: Bytes of the body still to come, or -1 for all until the connection ends. None while
+        #: only the parser can tell.
+        self._left: int | None = None
+
+    def _read_heads(self, data: bytes, response: Http1Response) -> bytes:
+        """Feed the parser the head, and every 1xx before it. Returns what comes after.
+
+        The parser is never given more than a head: it does not tell where one ended, passes over
+        line breaks between two messages, and knows nothing of HEAD.
+        """
+        while data and self._response is response and not response.has_head:
+            tail = self._tail
+            if not tail and data[0] != 0x48:
+                # "H". The parser would take line breaks before it, RTSP and ICE as well.
+                self._refuse(response, f"it begins with {data[:8]!r}")
+                return b""
+            # It refuses bare CR and LF, so the first empty line is where a head ends.
+            end = (tail + data).find(_END_OF_HEAD)
+            size = len(data) if end < 0 else end + len(_END_OF_HEAD) - len(tail)
+            self._tail = (tail + data)[-3:] if end < 0 else b""
+            self._head_size += size
+            if self._head_size > self.max_head:
+                self._refuse(response, f"head over {self.max_head} bytes")
+                return b""
+            self._parse(data[:size], response)
+            data = data[size:]
+        return data
+
+    def _read_chunks(self, data: bytes, response: Http1Response) -> None:
+        self._overhead += len(data)
+        self._parse(data, response)
+        if not response.is_complete:
+            self._tail = data[-4:] if len(data) >= 4 else (self._tail + data)[-4:]
+            if self._overhead > self.max_head:
+                self._refuse(response, f"trailers or extensions over {self.max_head} bytes")
+        elif not _ends_once((self._tail + data)[-5:]):
+            self._fault = "bytes after the end of the response"
 
     def _parse(self, data: bytes, response: Http1Response) -> None:
-        self._has_bytes = True
-        self._overhead += len(data)
         parser = self._parser
-        if parser is None:  # pragma: no cover - set by _expect_head
+        if parser is None:  # pragma: no cover - there is one wherever this is called
             return
         try:
             parser.feed_data(data)
@@ -380,35 +436,26 @@ class Http1Connection(asyncio.Protocol):
             self._fault = self._fault or "switched protocols unasked"
         except httptools.HttpParserError as exc:
             self._fault = self._fault or str(exc.__context__ or exc)
-        if self._overhead > self.max_head and not response.is_complete:
-            self._fault = self._fault or f"head or trailers over {self.max_head} bytes"
-        if self._fault is not None:
+        if self._fault is not None and not response.is_complete:
             self._refuse(response, self._fault)
-        elif self._response is response and response.has_head:
-            self._raw_left = self._next_raw
 
     def _refuse(self, response: Http1Response, fault: str) -> None:
-        # Junk behind a complete message does it no harm; only the connection is spoilt.
-        if not response.is_complete:
-            stage: Stage = "body" if response.has_head else "head"
-            self.fail(MalformedResponse(f"{self.name} sent a bad response: {fault}", stage=stage))
+        stage: Stage = "body" if response.has_head else "head"
+        self.fail(MalformedResponse(f"{self.name} sent a bad response: {fault}", stage=stage))
 
     def _pass_on(self, data: bytes, response: Http1Response) -> None:
-        """Body bytes whose length is known need no parser."""
-        left = self._raw_left or 0
-        self._parser = None
-        if left < 0:
-            self._take(data, response)
-            return
-        excess = len(data) - left
-        if excess > 0:
+        """Body bytes whose number is known need no parser."""
+        left = self._left or 0
+        if len(data) > left >= 0:
+            # That does the message no harm; only the connection is spoilt.
             data = data[:left]
             self._fault = "bytes after the end of the response"
-        self._raw_left = self._next_raw = left - len(data)
-        self._take(data, response)
-        if self._raw_left == 0:
-            self.stop_timer()
-            response.complete()
+        if data:
+            self._take(data, response)
+        if left > 0:
+            self._left = left - len(data)
+            if self._left == 0:
+                self._complete(response)
 
     def _take(self, data: bytes, response: Http1Response) -> None:
         if not response.feed(data) and not self._is_reading_paused and self._transport is not None:
@@ -421,27 +468,30 @@ class Http1Connection(asyncio.Protocol):
         if self._response is None or self._response.has_head:
             self._fault = "another response without another request"
 
+    def on_status(self, reason: bytes) -> None:
+        if _NOT_IN_REASON.search(reason):
+            self._fault = "control character in the reason phrase"
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._field_size += len(name) + len(value) + 4
-        if self._field_size > self.max_head:
-            self._fault = f"head or trailers over {self.max_head} bytes"
-        elif self._response is not None and not self._response.has_head:
+        if self._response is not None and not self._response.has_head:
             # After the head these are trailers, which an ASGI server cannot send.
-            self._fields.append((name.lower(), value))
+            self._fields.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         response, parser = self._response, self._parser
         if response is None or parser is None or self._fault is not None:
             return
-        status = parser.get_status_code()
-        if status == 101:
+        status, version = parser.get_status_code(), parser.get_http_version()
+        if self._tail:
+            self._fault = "a head that ends without an empty line"  # Old llhttp: CR CR.
+        elif status == 101:
             self._fault = "switched protocols unasked"
-        elif 100 <= status < 200:
+        elif not 100 <= status <= 599 or version not in ("1.0", "1.1"):
+            self._fault = f"status {status} of HTTP/{version}"
+        elif status < 200:
             self._fields = []
-        elif not 200 <= status <= 599 or parser.get_http_version() not in ("1.0", "1.1"):
-            self._fault = f"status {status} of HTTP/{parser.get_http_version()}"
         else:
-            self._fault = self._read_framing(response, status, parser.get_http_version())
+            self._fault = self._read_framing(response, status, version)
             if self._fault is None:
                 self._begin(response, status)
 
@@ -465,52 +515,49 @@ class Http1Connection(asyncio.Protocol):
             version == "1.1" or b"keep-alive" in connection
         )
         if response.method == "HEAD" or status in _BODILESS:
-            self._next_raw = 0
+            self._left = 0
         elif codings:
-            self._next_raw = None
+            self._left = None
         elif lengths:
-            self._next_raw = int(lengths[0])
+            self._left = int(lengths[0])
         else:
-            self._next_raw, self._keeps_alive = -1, False
+            self._left, self._keeps_alive = -1, False
         return None
 
     def _begin(self, response: Http1Response, status: int) -> None:
         response.status, response.headers = status, self._fields
         self.stop_timer()
-        self._overhead = self._field_size = 0
         if not response.head.done():
             response.head.set_result(None)
-        if self._next_raw == 0:
-            # The parser cannot be told that an answer to HEAD has no body, so it is let go.
-            self._parser = None
+        if self._left is not None:
+            self._parser = None  # It waits for a body now, which it will not get to see.
+        if self._left == 0:
             self._complete(response)
 
     def on_body(self, body: bytes) -> None:
         response = self._response
-        if response is None or response.is_complete:
-            self._fault = "bytes after the end of the response"
-            return
-        self._overhead = self._field_size = 0
-        if self._next_raw is not None and self._next_raw > 0:
-            self._next_raw -= len(body)
-        self._take(body, response)
+        if response is not None and not response.is_complete:
+            self._overhead = 0
+            self._take(body, response)
 
     def on_message_complete(self) -> None:
+        # Of a 1xx and of a message whose length is known it says nothing new.
         response = self._response
-        if response is not None and response.has_head and self._next_raw != -1:
+        if response is not None and response.has_head and self._left is None:
             self._complete(response)
 
     # The end.
 
     def _complete(self, response: Http1Response) -> None:
-        if not response.is_complete and self._fault is None:
+        if not response.is_complete:
             self.stop_timer()
             response.complete()
 
     def _end_exchange(self) -> None:
         """The response is complete, and the segment it ended in has been looked at to its end."""
         transport = self._transport
-        is_reusable = self._keeps_alive and self._upload is None and self._fault is None
+        is_whole = self._upload is None and self._backlog == 0  # The request, that is.
+        is_reusable = self._keeps_alive and is_whole and self._fault is None
         if not is_reusable or transport is None or transport.is_closing():
             self.abort()
             return
@@ -518,25 +565,42 @@ class Http1Connection(asyncio.Protocol):
         self.resume_reading()
         self._on_idle(self)
 
-    def _end_of_stream(self, exc: Exception | None) -> None:
+    def _is_end_announced(self) -> bool:
+        """Whether the end of the stream is one that the backend itself has made.
+
+        Under TLS only a close_notify proves that. Without it a body that ends with its connection
+        must count as cut off (RFC 9112 §9.8).
+        """
+        transport = self._transport
+        tls = None if transport is None else transport.get_extra_info("ssl_object")
+        try:
+            return tls is None or tls.read(1) == b""
+        except ssl.SSLError:
+            return False
+
+    def _end_of_stream(self, exc: Exception | None, *, is_announced: bool) -> None:
         response = self._response
-        if response is None or response.is_complete:
+        if response is None:
             self.abort()
         elif not response.has_head:
             self.fail(self._unanswered(exc))
-        elif self._raw_left == -1 and exc is None:
+        elif self._left == -1 and is_announced:
             response.complete()
             self.abort()
         else:
-            reason = "closed" if exc is None else f"lost: {exc}"
-            message = f"{self.name}: connection {reason} in the middle of a response"
+            message = f"{self.name}: connection {_how(exc)} in the middle of a response"
             self.fail(ConnectionLost(message, stage="body"))
 
-    def _unanswered(self, exc: Exception | None) -> StaleConnection | ConnectionLost:
-        reason = "closed" if exc is None else f"lost: {exc}"
-        if self.exchanges > 1 and not self._has_bytes:
-            return StaleConnection(f"{self.name}: reused connection {reason} unanswered")
-        return ConnectionLost(f"{self.name}: connection {reason} before a response")
+    def _unanswered(self, exc: Exception | None) -> StaleConnection | ConnectionLost | ConnectError:
+        if self._head_size:
+            return ConnectionLost(f"{self.name}: connection {_how(exc)} in the middle of a head")
+        if self.exchanges > 1:
+            return StaleConnection(f"{self.name}: reused connection {_how(exc)} unanswered")
+        if isinstance(exc, ssl.SSLError) and _IDENTITY_REFUSED.search(exc.reason or ""):
+            # In TLS 1.3 a server judges our certificate only after the handshake has ended on
+            # our side, and takes in nothing of the request before.
+            return ConnectError(f"{self.name}: {exc}")
+        return ConnectionLost(f"{self.name}: connection {_how(exc)} before a response")
 
     def fail(self, error: BaseException) -> None:
         """End the exchange with an error, and the connection with it."""
@@ -566,3 +630,12 @@ class Http1Connection(asyncio.Protocol):
 def _chunk(piece: bytes) -> tuple[bytes, bytes, bytes]:
     # RFC 9112 §7.1: a chunk of no length would end the body.
     return (b"%x\r\n" % len(piece), piece, b"\r\n") if piece else (b"", b"", b"")
+
+
+def _how(exc: Exception | None) -> str:
+    return "closed" if exc is None else f"lost: {exc}"
+
+
+def _ends_once(last: bytes) -> bool:
+    """Whether a chunked body's last five bytes end with one empty line, and not with more."""
+    return last.endswith(_END_OF_HEAD) and last[:1] not in (b"\r", b"\n")

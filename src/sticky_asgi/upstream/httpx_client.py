@@ -23,7 +23,6 @@ from ..exceptions import (
     IdleTimeout,
     MalformedResponse,
     ResponseTimeout,
-    Stage,
 )
 from ..timeouts import Timeouts
 from .client import RequestBody, UpstreamRequest
@@ -38,7 +37,7 @@ def family_of(transport: object) -> ModuleType:
     """
     for cls in type(transport).__mro__:
         package = sys.modules.get(cls.__module__.partition(".")[0])
-        if cls.__name__ == "AsyncBaseTransport" and package is not None:
+        if package is not None and getattr(package, "AsyncBaseTransport", None) is cls:
             return package
     raise ValueError(
         f"transport must be an httpx.AsyncBaseTransport or an httpx2 one, got {transport!r}"
@@ -57,7 +56,13 @@ class HttpxClient:
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def send(self, request: UpstreamRequest, *, fresh: bool = False) -> HttpxExchange:
-        """Send a request. `fresh` closes the connection afterwards, where httpx keeps them."""
+        """Send a request. `fresh` has no meaning here: the connections are the transport's."""
+        if self.backend.uds is not None:
+            # Its URL would name localhost, and whoever listens there is somebody else.
+            raise ConnectError(
+                f"backend {self.backend.id} is a socket, which a transport for httpx reaches only "
+                "by its own option: give it uds= and the backend an http:// URL"
+            )
         exchange = HttpxExchange(self, request)
         await exchange.open(self.tasks)
         return exchange
@@ -77,7 +82,7 @@ class HttpxExchange(TaskExchange):
     """
 
     def __init__(self, client: HttpxClient, request: UpstreamRequest) -> None:
-        super().__init__()
+        super().__init__(client.backend.id, request.method)
         self._client = client
         self._request = request
         timeouts = client.timeouts
@@ -87,62 +92,56 @@ class HttpxExchange(TaskExchange):
             "write": timeouts.response,
             "pool": timeouts.connect,
         }
-        self._stage: Stage = "connect"
 
     async def produce(self) -> None:
-        response = None
         try:
             response = await self._client.transport.handle_async_request(self._build())
-            self._stage = "body"
-            self._timeout["read"] = self._client.timeouts.idle
-            self.start(response.status_code, list(response.headers.raw))
-            async for piece in response.stream:
-                await self.deliver(piece)
+            try:
+                # Transports look it up when the body is read: from here on it means the pauses.
+                self._timeout["read"] = self._client.timeouts.idle
+                self.start(response.status_code, list(response.headers.raw))
+                async for piece in response.stream:
+                    await self.deliver(piece)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await response.aclose()
         except (GatewayError, anyio.BrokenResourceError):
             raise
         except Exception as exc:
             raise self._mapped(exc) from exc
-        finally:
-            if response is not None:
-                with anyio.CancelScope(shield=True):
-                    await response.aclose()
 
     def _build(self) -> Any:
         request, httpx = self._request, self._client.httpx
-        return httpx.Request(
+        built = httpx.Request(
             request.method,
             self._client.url,
             headers=request.headers,
-            stream=_stream_class(httpx)(self, request.body),
+            stream=_stream_class(httpx)(request.body),
             extensions={"timeout": self._timeout, "target": request.target},
         )
+        # It was put into upper case, but methods are case-sensitive (RFC 9110 §9.1).
+        built.method = request.method
+        return built
 
     def _mapped(self, exc: Exception) -> Exception:
         """An httpx exception as ours. Other exceptions are bugs, and stay what they are."""
-        httpx, where = self._client.httpx, f"backend {self._client.backend.id}: {exc!r}"
+        httpx, where = self._client.httpx, f"{self._who}: {exc!r}"
         if isinstance(exc, httpx.ConnectTimeout | httpx.PoolTimeout):
             return ConnectTimeout(where)
         if isinstance(exc, httpx.ConnectError | httpx.UnsupportedProtocol):
             return ConnectError(where)
         if isinstance(exc, httpx.TimeoutException):
-            return IdleTimeout(where) if self._stage == "body" else ResponseTimeout(where)
-        stage: Stage = "body" if self._stage == "body" else "head"
+            return IdleTimeout(where) if self.stage == "body" else ResponseTimeout(where)
         if isinstance(exc, httpx.RemoteProtocolError):
             # httpx has one name for nonsense and for an early end; the former is the safer
             # reading, as both are repeated under the same conditions.
-            return MalformedResponse(where, stage=stage)
+            return MalformedResponse(where, stage=self.stage)
         if isinstance(exc, httpx.TransportError):
-            return ConnectionLost(where, stage=stage)
+            return ConnectionLost(where, stage=self.stage)
         return exc
 
-    def sending(self) -> None:
-        """The request's body is being asked for: the connection stands."""
-        if self._stage == "connect":
-            self._stage = "head"
 
-
-async def _pieces(exchange: HttpxExchange, body: RequestBody | None) -> AsyncIterator[bytes]:
-    exchange.sending()
+async def _pieces(body: RequestBody | None) -> AsyncIterator[bytes]:
     if body is not None:
         async for piece in body:
             yield piece
@@ -156,12 +155,11 @@ def _stream_class(httpx: ModuleType) -> Any:
         pass
 
     class BodyStream(httpx.AsyncByteStream):  # type: ignore[misc, name-defined]
-        def __init__(self, exchange: HttpxExchange, body: RequestBody | None) -> None:
-            self._exchange = exchange
+        def __init__(self, body: RequestBody | None) -> None:
             self._body = body
 
         def __aiter__(self) -> AsyncIterator[bytes]:
-            return _pieces(self._exchange, self._body)
+            return _pieces(self._body)
 
         async def aclose(self) -> None:
             pass
