@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests import servers
+from tests import gateways, servers
 
 
 @pytest.fixture(params=["h11", "httptools"])
@@ -18,6 +18,28 @@ def http(request: pytest.FixtureRequest) -> servers.HttpImplementation:
     """uvicorn's HTTP implementation: a test that takes it runs with each."""
     implementation: servers.HttpImplementation = request.param
     return implementation
+
+
+@pytest.fixture(params=gateways.LANES)
+def lane(request: pytest.FixtureRequest) -> gateways.Lane:
+    """How a gateway reaches its backends: a test that takes it runs with each transport."""
+    way: gateways.Lane = request.param
+    return way
+
+
+@pytest.fixture(scope="module", params=gateways.LANES)
+def front_lane(request: pytest.FixtureRequest) -> gateways.Lane:
+    """The lane of `front`."""
+    way: gateways.Lane = request.param
+    return way
+
+
+@pytest.fixture(scope="module", params=["h11", "httptools"])
+def front(request: pytest.FixtureRequest, front_lane: gateways.Lane) -> Iterator[gateways.Front]:
+    """A gateway with nothing set, before a backend that echoes: on each HTTP implementation and
+    each lane, and shared by a module's tests."""
+    with gateways.gateway_before(http=request.param, lane=front_lane) as served:
+        yield served
 
 
 @pytest.fixture

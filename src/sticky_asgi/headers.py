@@ -50,7 +50,10 @@ _DROPPED_UNTRUSTED = _DROPPED | _TRUSTED_ONLY
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2
 _NOT_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 §5.5
-_HOST = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*")  # RFC 3986 §3.2.2 and a port
+# RFC 3986 §3.2.2 and a port; an address with colons is bracketed.
+_HOST = re.compile(
+    rb"(?:[A-Za-z0-9\-._~%!$&'()*+,;=]*|\[[A-Za-z0-9\-._~%!$&'()*+,;=:]+\])(?::[0-9]*)?"
+)
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 
 
@@ -115,7 +118,9 @@ class RequestHead:
     __slots__ = ("connection", "content_length", "forwarded", "headers", "host", "is_chunked")
 
     def __init__(self, headers: RawHeaders, *, http_version: str, limit: int = 65536) -> None:
-        self.headers = headers
+        # A copy: uvicorn's httptools protocol appends the trailers of a chunked body to the list
+        # in the scope, after it has been checked here.
+        self.headers = headers = list(headers)
         self.host: bytes | None = None
         self.content_length: int | None = None
         self.is_chunked = False
@@ -138,6 +143,9 @@ class RequestHead:
         if self.is_chunked and self.content_length is not None:
             # RFC 9112 §6.3: an attempt at request smuggling, or as good as one.
             raise BadRequest("both Transfer-Encoding and Content-Length")
+        if self.is_chunked and http_version == "1.0":
+            # RFC 9112 §6.1: whoever passed it on may have framed it differently.
+            raise BadRequest("Transfer-Encoding in an HTTP/1.0 request")
         if hosts > 1 or (hosts == 0 and http_version == "1.1"):
             # RFC 9112 §3.2
             raise BadRequest(f"{hosts or 'no'} Host fields")

@@ -15,12 +15,14 @@ from .exceptions import BadRequest
 
 _NOT_IN_TARGET = re.compile(rb"[\x00-\x20\x7f]")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+#: What a path may hold as it is (RFC 3986 §3.3), besides letters, digits and `-._~`.
+_IN_PATH = "/:@!$&'()*+,;="
 
 
 def raw_path_of(scope: Mapping[str, Any]) -> bytes:
     """The path as sent, root path included. Quoted from `path` if the server gives no other."""
     raw_path: bytes | None = scope.get("raw_path")
-    return quote(scope["path"]).encode("ascii") if raw_path is None else raw_path
+    return quote(scope["path"], safe=_IN_PATH).encode("ascii") if raw_path is None else raw_path
 
 
 def path_below_root(scope: Mapping[str, Any]) -> str:
@@ -65,15 +67,19 @@ def upstream_target(scope: Mapping[str, Any], *, strip_prefix: str = "") -> byte
 
     Raises:
         BadRequest: The target is neither a path nor the `*` of OPTIONS (RFC 9112 §3.2): absolute
-            and authority forms are for forward proxies.
+            and authority forms are for forward proxies, and so is CONNECT whatever its target.
     """
     raw_path = raw_path_of(scope)
-    if raw_path == b"*" and scope["method"] == "OPTIONS":
+    method: str = scope.get("method", "GET")
+    if raw_path == b"*" and method == "OPTIONS":
         return raw_path
+    if method == "CONNECT":
+        # What follows its 200 is no HTTP any more (RFC 9110 §9.3.6).
+        raise BadRequest("CONNECT is for forward proxies")
     if not raw_path.startswith(b"/"):
         raise BadRequest(f"request target {raw_path!r} is not a path")
     root_path: str = scope.get("root_path", "")
-    if root_path and path_below_root(scope) is not scope["path"]:
+    if root_path and path_below_root(scope) != scope["path"]:
         raw_path = strip_front(raw_path, root_path)
     if strip_prefix:
         raw_path = strip_front(raw_path, strip_prefix)
