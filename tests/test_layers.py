@@ -36,7 +36,20 @@ LAYERS = (
     ("forward_http", "forward_websocket", "probes", "discovery", "inbound", "runtime"),
     ("gateway",),
     ("middleware", "admin", "contrib"),
-    ("config", "cli", "demo", "access_log", "__main__"),
+    (
+        "config",
+        "config_fields",
+        "config_model",
+        "config_problems",
+        "config_yaml",
+        "units",
+        "access_log",
+        "cli",
+        "demo",
+        "listening",
+        "serving",
+        "__main__",
+    ),
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
 #: Modules that may import everything: the front door, and the doubles for users' tests.

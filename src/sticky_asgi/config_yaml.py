@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-Path: TypeAlias = tuple[str | int, ...]
+KeyPath: TypeAlias = tuple[str | int, ...]
 
 _VARIABLE = re.compile(r"\$(\$?)\{([^}]*)(\}?)")
 _NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
@@ -45,8 +45,8 @@ class Source:
 
     def __init__(self, text: str, environ: Mapping[str, str]) -> None:
         self.data: Any = None
-        self.lines: dict[Path, int] = {(): 1}
-        self.problems: list[tuple[int, Path, str]] = []
+        self.lines: dict[KeyPath, int] = {(): 1}
+        self.problems: list[tuple[int, KeyPath, str]] = []
         self._environ = environ
         self._open: set[int] = set()
         self._loader: _Loader | None = None
@@ -63,16 +63,16 @@ class Source:
         else:
             self.data = self._value(root, ())
 
-    def line(self, path: Path) -> int:
+    def line(self, path: KeyPath) -> int:
         """The line of a path, or of what is nearest above it."""
         while path not in self.lines:
             path = path[:-1]
         return self.lines[path]
 
-    def _problem(self, node: Node, path: Path, message: str) -> None:
+    def _problem(self, node: Node, path: KeyPath, message: str) -> None:
         self.problems.append((node.start_mark.line + 1, path, message))
 
-    def _value(self, node: Node, path: Path) -> Any:
+    def _value(self, node: Node, path: KeyPath) -> Any:
         self.lines.setdefault(path, node.start_mark.line + 1)
         if isinstance(node, ScalarNode):
             return self._scalar(node, path)
@@ -89,7 +89,7 @@ class Source:
         finally:
             self._open.remove(id(node))
 
-    def _mapping(self, node: MappingNode, path: Path) -> dict[str, Any]:
+    def _mapping(self, node: MappingNode, path: KeyPath) -> dict[str, Any]:
         merged: dict[str, Any] = {}
         own: dict[str, Any] = {}
         for key, value in node.value:
@@ -107,7 +107,7 @@ class Source:
                 own[name] = self._value(value, (*path, name))
         return merged | own
 
-    def _merged(self, node: Node, path: Path) -> dict[str, Any]:
+    def _merged(self, node: Node, path: KeyPath) -> dict[str, Any]:
         """What `<<` brings in; of several mappings the first wins, and own keys before all."""
         nodes = node.value if isinstance(node, SequenceNode) else [node]
         merged: dict[str, Any] = {}
@@ -118,7 +118,7 @@ class Source:
                 self._problem(item, path, "'<<' takes a mapping")
         return merged
 
-    def _scalar(self, node: ScalarNode, path: Path) -> Any:
+    def _scalar(self, node: ScalarNode, path: KeyPath) -> Any:
         if node.tag == f"{_TAG}str":
             return self._expand(node, path)
         kind = node.tag.removeprefix(_TAG)
@@ -127,7 +127,7 @@ class Source:
         self._problem(node, path, f"unknown tag {node.tag!r}")
         return None
 
-    def _expand(self, node: ScalarNode, path: Path) -> str:
+    def _expand(self, node: ScalarNode, path: KeyPath) -> str:
         def fill(match: re.Match[str]) -> str:
             escaped, inside, closed = match.groups()
             if escaped:
@@ -165,4 +165,5 @@ def _describe(exc: yaml.YAMLError) -> str:
     if "'\\t'" in problem:
         return "not valid YAML: a tab, where only spaces indent"
     context = getattr(exc, "context", None)
-    return f"not valid YAML: {problem}" + (f" {context}" if context else "")
+    what = f"{context}, {problem}" if context else problem
+    return f"not valid YAML: {what.replace(', but found', ' but found')}"

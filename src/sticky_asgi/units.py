@@ -80,5 +80,5 @@ def _hint(
 ) -> str:
     for right, words in meant.items():
         if unit.lower() in words:
-            return f"{value!r} has no unit of ours; write {number}{right}"
-    return f"{value!r} has no unit of ours; the units are {units}"
+            return f"{value!r} has an unknown unit; write {number}{right}"
+    return f"{value!r} has an unknown unit; the units are {units}"

@@ -1,0 +1,375 @@
+"""A configuration file: read, checked as a whole, and put in force as a whole.
+
+Whatever is wrong with a file is said at once, with the line: a file either works or changes
+nothing. Form is read in `config_yaml.py`, the keys are in `config_model.py`.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import logging
+import os
+import secrets
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+from pydantic.json_schema import GenerateJsonSchema
+
+from . import Backend, Gateway, Intent, Listener, Pool, Route
+from .config_fields import nearest
+from .config_model import Document
+from .config_problems import dotted, problems_of
+from .config_yaml import KeyPath, Source
+from .headers import TrustedProxies
+
+logger = logging.getLogger("sticky_asgi.config")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake.
+
+    Args:
+        file: Name of the file.
+        line: Line in it, from 1; None if the file could not be read.
+        key: The key, such as `pools.shop.backends[0].url`; empty for the file as a whole.
+        message: What is wrong, and what would be right.
+    """
+
+    file: str
+    line: int | None
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        line = "" if self.line is None else f":{self.line}"
+        key = f" {self.key}:" if self.key else ""
+        return f"{self.file}{line}:{key} {self.message}"
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used.
+
+    Attributes:
+        problems: Everything that is wrong with it, in the order of lines.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = tuple(problems)
+
+
+class _Parts(NamedTuple):
+    pools: dict[str, Pool]
+    routes: list[Route]
+
+
+class Config:
+    """A configuration that has been checked; `load` and `parse` make it.
+
+    Args:
+        document: The checked content.
+        folder: Where relative paths start.
+        name: What it is called in the log.
+    """
+
+    def __init__(self, document: Document, *, folder: Path = Path(), name: str = "") -> None:
+        self.document = document
+        self.folder = folder
+        self.name = name
+
+    @property
+    def needs_secret(self) -> bool:
+        """Whether there are affinity cookies and no secrets to sign them with."""
+        pools = self.document.pools.values()
+        return not self.document.secrets and any(pool.affinity is not None for pool in pools)
+
+    def build(self, *, listeners: Sequence[Listener] = ()) -> Gateway:
+        """Make a gateway. Without secrets, one is made up that lives as long as the process."""
+        parts = self._make()
+        gateway = Gateway(
+            parts.routes,
+            trusted_proxies=self.document.trusted_proxies,
+            forwarded=self.document.forwarded,
+            listeners=listeners,
+        )
+        for name, pool in parts.pools.items():
+            for backend_id in self._draining(name):
+                pool.set_intent(backend_id, Intent.DRAINING)
+        return gateway
+
+    def apply(self, gateway: Gateway, previous: Config | None = None) -> None:
+        """Put this configuration in force in a gateway that runs, at once and as a whole.
+
+        Pools that keep their name keep what they know: sessions, health, requests in flight.
+        What runs is finished as it began. Call it in the event loop that serves.
+
+        Args:
+            gateway: The gateway.
+            previous: What was in force. A backend that it drained and this one does not is made
+                active again; what an operator has set is left alone.
+        """
+        parts = self._make()
+        running = {pool.name: pool for pool in gateway.pools}
+        for name, pool in parts.pools.items():
+            kept = running.get(name)
+            before: set[str] = set()
+            if kept is not None:
+                before = set() if previous is None else previous._draining(name)
+                kept.adopt(pool)
+                parts.pools[name] = kept
+            self._drain(parts.pools[name], before, self._draining(name))
+        for route in parts.routes:
+            if route.pool is not None:
+                route.pool = parts.pools[route.pool.name]
+        gateway.trusted_proxies = TrustedProxies(self.document.trusted_proxies)
+        gateway.forwarded = self.document.forwarded
+        gateway.replace_routes(parts.routes)
+
+    def make_pools(self) -> dict[str, Pool]:
+        """Every pool of the file, by name, as nobody uses it yet."""
+        return self._make().pools
+
+    @property
+    def routes(self) -> list[Route]:
+        """The routes, as nobody uses them yet."""
+        return self._make().routes
+
+    def _make(self) -> _Parts:
+        document = self.document
+        keys = document.secrets or [_made_up_secret()]
+        pools = {
+            name: section.make(name, keys, self.folder) for name, section in document.pools.items()
+        }
+        if document.routes is None:
+            return _Parts(pools, [Route(pool) for pool in pools.values()])
+        return _Parts(pools, [route.build(pools[route.pool]) for route in document.routes])
+
+    def _draining(self, pool: str) -> set[str]:
+        section = self.document.pools.get(pool)
+        backends = () if section is None else section.backends
+        return {backend.build().id for backend in backends if backend.drain}
+
+    @staticmethod
+    def _drain(pool: Pool, before: set[str], now: set[str]) -> None:
+        for backend_id in now - before:
+            pool.set_intent(backend_id, Intent.DRAINING)
+        for backend_id in before - now:
+            if backend_id in pool and pool[backend_id].intent is Intent.DRAINING:
+                pool.set_intent(backend_id, Intent.ACTIVE)
+
+    @property
+    def summary(self) -> str:
+        """`2 pools, 5 backends, 3 routes`."""
+        document = self.document
+        backends = sum(len(pool.backends) for pool in document.pools.values())
+        routes = 1 if document.routes is None else len(document.routes)
+        return ", ".join(
+            f"{count} {word}{'' if count == 1 else 's'}"
+            for count, word in (
+                (len(document.pools), "pool"),
+                (backends, "backend"),
+                (routes, "route"),
+            )
+        )
+
+    def __repr__(self) -> str:
+        return f"<Config {self.name} [{self.summary}]>"
+
+
+@functools.cache
+def _made_up_secret() -> str:
+    return secrets.token_hex(32)
+
+
+def load(path: str | Path, environ: Mapping[str, str] = os.environ, *, workers: int = 1) -> Config:
+    """Read and check a configuration file.
+
+    Args:
+        path: The file. Relative paths in it start at its folder.
+        environ: Where `${VARIABLES}` are looked up.
+        workers: How many processes will use it. With more than one, affinity needs `secrets`.
+
+    Raises:
+        ConfigError: With everything that is wrong.
+    """
+    name = str(path)
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as exc:
+        raise ConfigError([Problem(name, None, "", f"cannot be read: {exc.strerror}")]) from None
+    except UnicodeDecodeError:
+        raise ConfigError([Problem(name, None, "", "is not text in UTF-8")]) from None
+    return parse(text, name, environ, workers=workers, folder=Path(path).parent)
+
+
+def parse(
+    text: str,
+    name: str = "gateway.yaml",
+    environ: Mapping[str, str] = os.environ,
+    *,
+    workers: int = 1,
+    folder: Path = Path(),
+) -> Config:
+    """Check the text of a configuration file; `name` is what it is called in problems.
+
+    Raises:
+        ConfigError: With everything that is wrong.
+    """
+    source = Source(text, environ)
+    found = list(source.problems)
+    config: Config | None = None
+    if source.data is not None:
+        # What is said of a value's form already needs no second word.
+        said = {path for _, path, _ in found}
+        more = [*_wrong_values(source.data), *_wrong_references(source)]
+        found += [(source.line(path), path, text) for path, text in more if path not in said]
+    if not found:
+        config = Config(Document.model_validate(source.data), folder=folder, name=name)
+        found = [(source.line(path), path, text) for path, text in _wrong_objects(config, workers)]
+    if config is None or found:
+        unique = sorted(set(found), key=lambda item: (item[0], dotted(item[1])))
+        raise ConfigError([Problem(name, line, dotted(path), text) for line, path, text in unique])
+    return config
+
+
+def quick(
+    backends: Sequence[str], environ: Mapping[str, str] = os.environ, *, workers: int = 1
+) -> Config:
+    """What `run --backend URL ...` means: one pool, sticky by a signed cookie.
+
+    Raises:
+        ConfigError: With everything that is wrong.
+    """
+    data: dict[str, Any] = {
+        "pools": {"default": {"backends": list(backends), "affinity": {"cookie": {}}}}
+    }
+    secret = environ.get("STICKY_SECRET")
+    if secret is not None:
+        data["secrets"] = [secret]
+    problems = []
+    for path, message in (*_wrong_values(data), *_twice(data, None)):
+        if path[0] == "secrets":
+            problems.append(Problem("STICKY_SECRET", None, "", message))
+        else:
+            problems.append(Problem("--backend", None, "", message))
+    if workers > 1 and secret is None:
+        message = "is not set: several workers must know the same secret"
+        problems.append(Problem("STICKY_SECRET", None, "", message))
+    if problems:
+        raise ConfigError(problems)
+    return Config(Document.model_validate(data), name="--backend")
+
+
+def _wrong_values(data: Any) -> Iterator[tuple[KeyPath, str]]:
+    """What the models find wrong.
+
+    They judge keys that belong together only when each is fine by itself, so what was found is
+    taken out and the rest judged again.
+    """
+    data = copy.deepcopy(data)
+    found: set[KeyPath] = set()
+    while True:
+        try:
+            Document.model_validate(data)
+            return
+        except ValidationError as exc:
+            problems = list(problems_of(exc, Document, data))
+        # What is taken out may leave a hole, which is no mistake of its own.
+        news = [(path, text) for path, text in problems if not _is_above(path, found)]
+        yield from news
+        found |= {path for path, _ in news}
+        if not [path for path, _ in problems if _take_out(data, path)]:
+            return
+
+
+def _is_above(path: KeyPath, others: set[KeyPath]) -> bool:
+    return any(other[: len(path)] == path for other in others)
+
+
+def _take_out(data: Any, path: KeyPath) -> bool:
+    """Remove a key; items of lists stay, lest the others get new numbers."""
+    for part in path[:-1]:
+        try:
+            data = data[part]
+        except (LookupError, TypeError):
+            return False
+    if path and isinstance(data, dict) and path[-1] in data:
+        del data[path[-1]]
+        return True
+    return False
+
+
+def _wrong_references(source: Source) -> Iterator[tuple[KeyPath, str]]:
+    """What only shows in the file as a whole; looked up in what it says, wrong or not."""
+    yield from _twice(source.data, source)
+    pools, routes = source.data.get("pools"), source.data.get("routes")
+    names = list(pools) if isinstance(pools, dict) else []
+    if len(names) > 1 and "routes" not in source.data:
+        yield (), "routes is missing: with several pools it says which paths go where"
+    for index, route in enumerate(routes if isinstance(routes, list) else ()):
+        pool = route.get("pool") if isinstance(route, dict) else None
+        if isinstance(pool, str) and names and pool not in names:
+            yield ("routes", index, "pool"), f"there is no pool {pool!r}{nearest(pool, names)}"
+
+
+def _twice(data: Any, source: Source | None) -> Iterator[tuple[KeyPath, str]]:
+    """Backends of one id in one pool."""
+    pools = data.get("pools")
+    for name, pool in pools.items() if isinstance(pools, dict) else ():
+        backends = pool.get("backends") if isinstance(pool, dict) else None
+        first: dict[str, KeyPath] = {}
+        for index, item in enumerate(backends if isinstance(backends, list) else ()):
+            path = ("pools", name, "backends", index)
+            backend_id = _id_of(item)
+            if backend_id is None:
+                continue
+            if backend_id in first:
+                where = "" if source is None else f", see line {source.line(first[backend_id])}"
+                yield path, f"two backends have the id {backend_id!r}{where}"
+            first.setdefault(backend_id, path)
+
+
+def _id_of(item: object) -> str | None:
+    values: dict[str, Any] = item if isinstance(item, dict) else {"url": item}
+    try:
+        return Backend(values["url"], id=values.get("id")).id
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def _wrong_objects(config: Config, workers: int) -> Iterator[tuple[KeyPath, str]]:
+    """What shows when everything is put together."""
+    for name, section in config.document.pools.items():
+        try:
+            pool = section.make(name, ["-" * 16], config.folder)
+        except ValueError as exc:
+            yield ("pools", name), str(exc)
+            continue
+        if pool.tls is not None:
+            try:
+                pool.tls.create_context()
+            except (OSError, ssl.SSLError) as exc:
+                reason = exc.strerror or type(exc).__name__
+                yield ("pools", name, "tls"), f"a certificate file cannot be used: {reason}"
+    if workers > 1 and config.needs_secret:
+        yield (), "secrets is missing: several workers must know the same ones"
+
+
+class _Schema(GenerateJsonSchema):
+    schema_dialect = "https://json-schema.org/draft/2020-12/schema"
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a configuration file, for editors."""
+    schema = Document.model_json_schema(schema_generator=_Schema)
+    return {
+        "$schema": _Schema.schema_dialect,
+        **schema,
+        "title": "sticky_asgi gateway configuration",
+    }

@@ -1,0 +1,97 @@
+"""What the sections of a configuration file are made of: kinds of values, and the base section.
+
+A section makes an object of the Python API and leaves the judging of values to it, so the file and
+the API accept the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Annotated, Any, Self, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
+
+from .units import DURATION_PATTERN, SIZE_PATTERN, parse_duration, parse_size
+
+
+def mistake(message: str, key: str | None = None) -> PydanticCustomError:
+    """A mistake in a section, or in one of its keys."""
+    return PydanticCustomError("mistake", "{message}", {"message": message, "key": key})
+
+
+def nearest(word: str, words: Sequence[str]) -> str:
+    """`; did you mean 'x'?`, or what there is to choose from."""
+    close = get_close_matches(word, words, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; one of {', '.join(words)}"
+
+
+def _not_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("must be a number, got true or false")
+    return value
+
+
+def not_yet(what: str) -> BeforeValidator:
+    """Refuses a key that later versions will have; `null`, which switches it off, is fine."""
+
+    def refuse(value: object) -> None:
+        if value is not None:
+            raise ValueError(f"{what} not part of this version")
+
+    return BeforeValidator(refuse)
+
+
+Integer: TypeAlias = Annotated[int, BeforeValidator(_not_bool)]
+Number: TypeAlias = Annotated[float, BeforeValidator(_not_bool)]
+Duration: TypeAlias = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    WithJsonSchema(
+        {"anyOf": [{"type": "number"}, {"type": "string", "pattern": DURATION_PATTERN}]}
+    ),
+]
+Size: TypeAlias = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string", "pattern": SIZE_PATTERN}]}),
+]
+
+
+class Section(BaseModel):
+    """A mapping of the file. Unknown keys are mistakes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def empty(cls) -> Self:
+        """The section when the file says nothing."""
+        return cls.model_validate({})
+
+    def build(self) -> object:
+        """The object that the section stands for. Raises ValueError if it cannot be."""
+        return None
+
+    def given(self) -> dict[str, Any]:
+        """The keys that the file sets."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+    @model_validator(mode="after")
+    def _can_be_built(self) -> Self:
+        try:
+            self.build()
+        except (ValueError, TypeError) as exc:
+            raise _blame(exc, type(self)) from None
+        return self
+
+
+def _blame(exc: Exception, section: type[Section]) -> PydanticCustomError:
+    """The objects' errors begin with the parameter's name, which is the key's."""
+    message = str(exc).removeprefix("backend ")
+    for word, yaml_word in (("None", "null"), ("True", "true"), ("False", "false")):
+        message = re.sub(rf"\b{word}\b", yaml_word, message)
+    name = re.match(r"[a-z_]*", message)
+    key = name[0] if name and name[0] in section.model_fields else None
+    return mistake(message.removeprefix(f"{key} ").removeprefix(f"{key}: "), key)

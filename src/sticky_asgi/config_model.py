@@ -1,0 +1,331 @@
+"""The shape of a configuration file: which keys there are, what they take, what they build.
+
+Each section makes the object of the Python API that it stands for and leaves the judging of
+values to it, so the file and the API accept the same. What a default is, is the API's to say too:
+only keys that are set are passed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from . import (
+    TLS,
+    Backend,
+    Balancer,
+    ConsistentHash,
+    LeastRequests,
+    LeastTime,
+    Limits,
+    Pool,
+    Random,
+    Retry,
+    RoundRobin,
+    Route,
+    SignedCookie,
+    Timeouts,
+    TwoChoices,
+    client_key,
+    cookie_key,
+    header_key,
+    path_key,
+    query_key,
+)
+from .config_fields import Duration, Integer, Number, Section, Size, nearest, not_yet
+from .headers import TrustedProxies
+
+
+class BackendSection(Section):
+    """One backend."""
+
+    url: str = Field(description="http://host:port, https://host:port or http+unix:///socket.")
+    id: str | None = Field(None, description="Its name. Default: host:port, or the socket's path.")
+    weight: Number = Field(1, description="Share of new sessions; 0: none, but its own are kept.")
+    max_requests: Integer | None = Field(
+        None, description="Requests in flight per worker; beyond it they wait. null: no limit."
+    )
+    drain: bool = Field(False, description="true: it keeps its sessions and gets no new ones.")
+
+    def build(self) -> Backend:
+        return Backend(**{key: value for key, value in self.given().items() if key != "drain"})
+
+
+class HashSection(Section):
+    """What decides which backend a request goes to: exactly one of the keys."""
+
+    client: Literal[True] | None = Field(None, description="The visitor's address.")
+    header: str = Field("", description="The header of this name.")
+    cookie: str = Field("", description="The cookie of this name.")
+    query: str = Field("", description="The query parameter of this name.")
+    path: Literal[True] | None = Field(None, description="The path without the query.")
+
+    def build(self) -> ConsistentHash:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("takes exactly one of client, header, cookie, query, path")
+        (kind,) = self.model_fields_set
+        if kind in ("client", "path"):
+            return ConsistentHash({"client": client_key, "path": path_key}[kind]())
+        named = {"header": header_key, "cookie": cookie_key, "query": query_key}
+        try:
+            return ConsistentHash(named[kind](getattr(self, kind)))
+        except ValueError as exc:
+            raise ValueError(str(exc).replace(f"{kind}_key: name", kind)) from None
+
+
+class HashBalancerSection(Section):
+    """The balancer that takes options."""
+
+    consistent_hash: HashSection
+
+    def build(self) -> ConsistentHash:
+        return self.consistent_hash.build()
+
+
+BalancerName: TypeAlias = Literal[
+    "round_robin", "random", "least_requests", "two_choices", "least_time", "consistent_hash"
+]
+_BALANCERS: dict[str, Callable[[], Balancer]] = {
+    "round_robin": RoundRobin,
+    "random": Random,
+    "least_requests": LeastRequests,
+    "two_choices": TwoChoices,
+    "least_time": LeastTime,
+    "consistent_hash": ConsistentHash,
+}
+
+
+def _read_balancer(value: object) -> Callable[[], Balancer]:
+    if isinstance(value, str):
+        if value not in _BALANCERS:
+            words = nearest(value, list(_BALANCERS))
+            raise ValueError(f"unknown balancer {value!r}{words}")
+        return _BALANCERS[value]
+    if not isinstance(value, dict):
+        raise ValueError(f"must be one of {', '.join(_BALANCERS)}, or a mapping")
+    for name in value:
+        if name not in _BALANCERS:
+            raise ValueError(f"unknown balancer {name!r}{nearest(name, list(_BALANCERS))}")
+        if name != "consistent_hash":
+            raise ValueError(f"{name} takes no options: write 'balancer: {name}'")
+    return HashBalancerSection.model_validate(value).build
+
+
+def _read_secure(value: object) -> object:
+    words = {"true": True, "false": False, "auto": "auto"}
+    found = words.get(str(value).lower())
+    if found is None:
+        raise ValueError("must be true, false or auto")
+    return found
+
+
+class CookieSection(Section):
+    """The signed cookie: everything `SignedCookie` takes."""
+
+    name: str | None = Field(None, description="Cookie name. Default: sticky_ and the pool's name.")
+    path: str = Field("/", description="Path the browser sends it for.")
+    domain: str | None = Field(None, description="null: this host only, not its subdomains.")
+    secure: Annotated[
+        Any, BeforeValidator(_read_secure, json_schema_input_type=bool | Literal["auto"])
+    ] = Field("auto", description="auto: over https only, if the visitor came by https.")
+    http_only: bool = Field(True, description="true: scripts cannot read it.")
+    same_site: Literal["lax", "strict", "none"] | None = Field(
+        "lax", description="null: the attribute is left out."
+    )
+    partitioned: bool = Field(False, description="true: one cookie per embedding site (CHIPS).")
+    max_age: Duration | None = Field(
+        None, description="How long the browser keeps it. null: until it is closed."
+    )
+    idle_timeout: Duration | None = Field(
+        None, description="How long a session lives without a request. null: for ever."
+    )
+    absolute_timeout: Duration | None = Field(
+        None, description="How long a session lives in all. null: for ever."
+    )
+    forward: bool = Field(False, description="true: backends get to see the cookie.")
+    private: bool = Field(
+        True, description="Mark cacheable responses that set the cookie as private."
+    )
+
+    def build(self, secrets: Sequence[str] = ("-" * 16,), **options: Any) -> SignedCookie:
+        return SignedCookie(secrets, **self.given(), **options)
+
+
+class AffinitySection(Section):
+    """How a visitor finds back to a backend."""
+
+    cookie: CookieSection = Field(description="A signed cookie; {} takes the defaults.")
+    on_lost: Literal["rebalance", "reject"] = Field(
+        "rebalance", description="A visitor whose backend is gone: to another one, or 503."
+    )
+    announce: bool = Field(
+        False, description="Tell backends the outcome in the request header Sticky-Session."
+    )
+    consistent_hash: Annotated[None, not_yet("affinity by hash is")] = None
+    header: Annotated[None, not_yet("affinity by header is")] = None
+    learned: Annotated[None, not_yet("learned affinity is")] = None
+
+    def make(self, secrets: Sequence[str]) -> SignedCookie:
+        """The affinity under the file's secrets."""
+        return self.cookie.build(secrets, on_lost=self.on_lost, announce=self.announce)
+
+
+class RetrySection(Section):
+    """When a failed attempt is repeated on another backend."""
+
+    attempts: Integer = Field(2, description="Repeats at most; 2: three tries.")
+    replay_limit: Size = Field(65536, description="Request body kept for a repeat.")
+    on_status: list[Integer] = Field([], description="Statuses that count as failed.")
+    budget_ratio: Number = Field(0.2, description="Share of active requests that may be repeats.")
+    budget_min: Integer = Field(3, description="Repeats that may always be active.")
+
+    def build(self) -> Retry:
+        return Retry(**self.given())
+
+
+class TimeoutsSection(Section):
+    """How long backends are waited for; null waits for ever."""
+
+    connect: Duration | None = Field(5, description="Until the connection stands, with TLS.")
+    response: Duration | None = Field(60, description="From the request to the response head.")
+    idle: Duration | None = Field(None, description="Between two pieces of a response body.")
+    keep_alive: Duration = Field(4, description="How long an idle connection is kept; 0: never.")
+
+    def build(self) -> Timeouts:
+        return Timeouts(**self.given())
+
+
+class LimitsSection(Section):
+    """What a pool takes on."""
+
+    queue: Integer = Field(100, description="Requests that may wait; beyond it: 503.")
+    queue_timeout: Duration = Field(5, description="How long one waits at most.")
+    max_body: Size | None = Field(None, description="Largest request body; beyond it: 413.")
+
+    def build(self) -> Limits:
+        return Limits(**self.given())
+
+
+class TLSSection(Section):
+    """TLS towards https backends. Relative paths start at the configuration file's folder."""
+
+    ca_file: str | None = Field(None, description="Authorities to trust. null: the system's.")
+    client_cert: str | None = Field(None, description="Certificate chain to present.")
+    client_key: str | None = Field(None, description="Its key. null: it is in client_cert.")
+    server_name: str | None = Field(None, description="Name to ask for. null: the URL's host.")
+    verify: bool = Field(True, description="false accepts anyone who answers.")
+
+    def build(self, folder: Path = Path()) -> TLS:
+        given = self.given()
+        for key in ("ca_file", "client_cert", "client_key"):
+            if given.get(key) is not None:
+                given[key] = str(folder / given[key])
+        return TLS(**given)
+
+
+def _from_url(value: object) -> object:
+    return {"url": value} if isinstance(value, str) else value
+
+
+def _timeouts_off(value: object) -> object:
+    return {"connect": None, "response": None, "idle": None} if value is None else value
+
+
+class PoolSection(Section):
+    """A set of backends and the policies for them."""
+
+    backends: list[
+        Annotated[
+            BackendSection, BeforeValidator(_from_url, json_schema_input_type=str | BackendSection)
+        ]
+    ] = Field(min_length=1, description="URLs, or mappings that say more.")
+    balancer: Annotated[
+        Any,
+        BeforeValidator(_read_balancer, json_schema_input_type=BalancerName | HashBalancerSection),
+    ] = Field("round_robin", validate_default=True, description="Who gets a new session.")
+    affinity: AffinitySection | None = Field(None, description="null: every request is new.")
+    retry: RetrySection | None = Field(RetrySection.empty(), description="null: never.")
+    timeouts: Annotated[
+        TimeoutsSection,
+        BeforeValidator(_timeouts_off, json_schema_input_type=TimeoutsSection | None),
+    ] = Field(TimeoutsSection.empty(), description="null: none but keep_alive.")
+    limits: LimitsSection = Field(LimitsSection.empty(), description="Queue and body size.")
+    tls: TLSSection | None = Field(None, description="For https backends. null: the defaults.")
+    host: Literal["pass", "backend"] = Field(
+        "pass", description="Whose Host header backends get: the visitor's, or their own."
+    )
+    health_check: Annotated[None, not_yet("active health checks are")] = None
+    ejection: Annotated[None, not_yet("passive ejection is")] = None
+    slow_start: Annotated[None, not_yet("slow start is")] = None
+    discovery: Annotated[None, not_yet("discovery is")] = None
+
+    def make(self, name: str, secrets: Sequence[str], folder: Path) -> Pool:
+        """The pool under its name."""
+        return Pool(
+            name,
+            [backend.build() for backend in self.backends],
+            balancer=self.balancer(),
+            affinity=None if self.affinity is None else self.affinity.make(secrets),
+            retry=None if self.retry is None else self.retry.build(),
+            timeouts=self.timeouts.build(),
+            limits=self.limits.build(),
+            tls=None if self.tls is None else self.tls.build(folder),
+            host=self.host,
+        )
+
+
+class RouteSection(Section):
+    """Requests that go to a pool."""
+
+    pool: str = Field(description="The pool's name.")
+    path: str = Field("/", description="Path prefix of whole segments; the longest wins.")
+    host: str | None = Field(None, description="Host name, or *.example.com. null: any.")
+    methods: list[str] | None = Field(None, description="Request methods. null: any.")
+    headers: dict[str, str] | None = Field(None, description="Headers that must be there.")
+    strip_prefix: bool = Field(False, description="Take the path off before forwarding.")
+
+    def build(self, pool: Pool | None = None) -> Route:
+        return Route(pool, **{key: value for key, value in self.given().items() if key != "pool"})
+
+
+def _check_secret(value: str) -> str:
+    try:
+        SignedCookie(value)
+    except ValueError as exc:
+        raise ValueError(str(exc).removeprefix("secrets[0] ")) from None
+    return value
+
+
+def _check_network(value: str) -> str:
+    try:
+        TrustedProxies([value])
+    except ValueError as exc:
+        raise ValueError(str(exc).removeprefix("trusted_proxies: ")) from None
+    return value
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class Document(Section):
+    """The whole file."""
+
+    secrets: Annotated[
+        list[Annotated[str, AfterValidator(_check_secret)]],
+        BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
+    ] = Field(
+        [], min_length=1, repr=False, description="Keys of the affinity cookies, oldest first."
+    )
+    trusted_proxies: list[Annotated[str, AfterValidator(_check_network)]] = Field(
+        [], description="Addresses, networks or 'unix', whose forwarded headers are believed."
+    )
+    forwarded: bool = Field(False, description="Write the Forwarded header (RFC 7239) too.")
+    pools: dict[str, PoolSection] = Field(min_length=1, description="Pools by name.")
+    routes: list[RouteSection] | None = Field(
+        None, min_length=1, description="Default, with one pool: every path goes there."
+    )
+    admin: Annotated[None, not_yet("the operator page is")] = None

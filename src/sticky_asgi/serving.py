@@ -1,0 +1,249 @@
+"""A gateway as a service: uvicorn around it, and its configuration file followed while it runs.
+
+Each worker process builds its own gateway and follows the file by itself: nothing that belongs to
+an event loop is made before there is one, and a reload replaces no process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from socket import socket
+from typing import Any, Literal
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.supervisors import Multiprocess
+from watchfiles import awatch
+
+from .access_log import AccessLog
+from .config import Config, ConfigError, load, quick
+from .lifespan import serve_lifespan
+
+logger = logging.getLogger("sticky_asgi.serving")
+
+#: How the settings reach the workers, which share nothing else with their parent.
+_VARIABLE = "STICKY_ASGI_SERVICE"
+
+#: What a worker of uvicorn exits with that could not start.
+_STARTUP_FAILURE = 3
+
+#: Seconds after which the file is looked at even if nothing was heard of it.
+LOOK_EVERY = 5
+
+LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "log": {"format": "%(asctime)s [%(process)d] %(levelname)s %(name)s: %(message)s"},
+        "access": {"format": "%(message)s"},
+    },
+    "handlers": {
+        "log": {"class": "logging.StreamHandler", "formatter": "log"},
+        "access": {
+            "class": "logging.StreamHandler",
+            "formatter": "access",
+            "stream": "ext://sys.stdout",
+        },
+    },
+    "loggers": {
+        "sticky_asgi": {"handlers": ["log"], "level": "INFO", "propagate": False},
+        "sticky_asgi.access": {"handlers": ["access"], "level": "INFO", "propagate": False},
+        "uvicorn": {"handlers": ["log"], "level": "WARNING", "propagate": False},
+    },
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a worker must know to build its gateway.
+
+    Args:
+        file: The configuration file, or None.
+        backends: URLs of backends, in place of a file.
+        workers: How many processes serve.
+        access_log: The access log's form, or None for no log.
+    """
+
+    file: str | None = None
+    backends: Sequence[str] = ()
+    workers: int = 1
+    access_log: Literal["text", "json"] | None = None
+
+    def load(self) -> Config:
+        """Read and check the configuration. Raises ConfigError."""
+        if self.file is None:
+            return quick(self.backends, workers=self.workers)
+        return load(self.file, workers=self.workers)
+
+    def export(self, environ: MutableMapping[str, str]) -> None:
+        """Leave the settings to processes to come."""
+        environ[_VARIABLE] = json.dumps(asdict(self))
+
+    @classmethod
+    def inherit(cls, environ: Mapping[str, str]) -> Settings:
+        """The settings that were left to this process."""
+        return cls(**json.loads(environ[_VARIABLE]))
+
+
+def create_app() -> ASGIApp:
+    """The application of one worker; uvicorn calls it by name."""
+    return Service(Settings.inherit(os.environ))
+
+
+class Service:
+    """A gateway that follows its configuration file.
+
+    The file is read again when it or its folder changes and on SIGHUP. One that is wrong changes
+    nothing: the last good one stays in force, and what is wrong goes to the log.
+
+    Args:
+        settings: What to serve.
+
+    Raises:
+        ConfigError: The configuration is wrong at the very start.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._content = self._read()
+        self.config = settings.load()
+        if self.config.needs_secret:
+            logger.warning(
+                "no secrets: one was made up, so sessions will not outlive this process, nor be "
+                "known to other gateways"
+            )
+        access_log = settings.access_log
+        listeners = () if access_log is None else (AccessLog(access_log),)
+        self.gateway = self.config.build(listeners=listeners)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await serve_lifespan(self._running(), scope, receive, send)
+        else:
+            await self.gateway(scope, receive, send)
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        async with self.gateway:
+            logger.info("ready: %s", self.config.summary)
+            if self.settings.file is None:
+                yield
+                return
+            loop, stop = asyncio.get_running_loop(), asyncio.Event()
+            # Only a main thread gets signals; elsewhere the file is watched all the same.
+            with suppress(ValueError, RuntimeError, NotImplementedError):
+                loop.add_signal_handler(signal.SIGHUP, self.reload)
+            watcher = asyncio.create_task(self._follow(Path(self.settings.file), stop))
+            try:
+                yield
+            finally:
+                with suppress(ValueError, RuntimeError, NotImplementedError):
+                    loop.remove_signal_handler(signal.SIGHUP)
+                stop.set()
+                await watcher
+
+    def reload(self) -> None:
+        """Read the file again and put it in force, if it is right."""
+        self._content = self._read()
+        try:
+            config = self.settings.load()
+            config.apply(self.gateway, self.config)
+        except ConfigError as exc:
+            problems = "\n  ".join(map(str, exc.problems))
+            logger.error("not reloaded, what was in force stays so:\n  %s", problems)
+        except Exception:
+            logger.exception("not reloaded, what was in force stays so")
+        else:
+            self.config = config
+            logger.info("reloaded %s: %s", config.name, config.summary)
+
+    async def _follow(self, file: Path, stop: asyncio.Event) -> None:
+        """Reload whenever the content changes; watching folders sees renames and links too."""
+        while not stop.is_set():
+            folders = _folders_of(file)
+            try:
+                # What the system does not tell, as of network drives, is found by looking.
+                async for _ in awatch(
+                    *folders,
+                    watch_filter=None,
+                    recursive=False,
+                    stop_event=stop,
+                    debounce=200,
+                    rust_timeout=LOOK_EVERY * 1000,
+                    yield_on_timeout=True,
+                ):
+                    self._reload_if_changed()
+                    if _folders_of(file) != folders:
+                        break
+            except OSError as exc:
+                logger.warning("%s cannot be watched now: %s", file, exc)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), LOOK_EVERY)
+            self._reload_if_changed()
+
+    def _reload_if_changed(self) -> None:
+        content = self._read()
+        # Between the two steps of a replacement there may be no file for a moment.
+        if content is not None and content != self._content:
+            self.reload()
+
+    def _read(self) -> bytes | None:
+        if self.settings.file is None:
+            return None
+        try:
+            return Path(self.settings.file).read_bytes()
+        except OSError:
+            return None
+
+
+def _folders_of(file: Path) -> set[Path]:
+    """Where changes show. Kubernetes links the file into a folder that it replaces."""
+    return {file.absolute().parent, file.resolve().parent}
+
+
+class _Workers(Multiprocess):
+    """uvicorn's worker processes, which reload in place: no restart, hence no request cut off."""
+
+    def handle_hup(self) -> None:
+        for process in self.processes:
+            if process.pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGHUP)
+
+
+def serve(config: uvicorn.Config, sockets: list[socket]) -> None:
+    """Serve on these sockets until a signal ends it; what runs is finished first.
+
+    Raises:
+        SystemExit: With 0 after a signal, with 1 if the application failed to start.
+    """
+
+    server = uvicorn.Server(config)
+
+    def end(number: int, frame: object) -> None:
+        # uvicorn raises the signal once more when it is done; that is no failure.
+        if not server.started:
+            raise SystemExit(0)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    if config.workers == 1:
+        server.run(sockets=sockets)
+        raise SystemExit(0 if server.started else 1)
+    # Older versions of uvicorn want to be told what the processes run.
+    options: dict[str, Any] = {"sockets": sockets}
+    if "target" in inspect.signature(Multiprocess).parameters:
+        options["target"] = server.run
+    workers = _Workers(config, **options)
+    workers.run()
+    has_failed = any(process.exitcode == _STARTUP_FAILURE for process in workers.processes)
+    raise SystemExit(1 if has_failed else 0)
