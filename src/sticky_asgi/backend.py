@@ -89,10 +89,14 @@ class Backend:
             id = uds or (f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         if not id or not id.isprintable():
             raise ValueError(f"id must be printable and not empty, got {id!r}")
-        if isinstance(weight, bool) or not (math.isfinite(weight) and weight >= 0):
+        if app is not None and not callable(app):
+            raise ValueError(f"app must be an ASGI application, got {app!r}")
+        if type(weight) not in (int, float) or not 0 <= weight < math.inf:
             raise ValueError(f"weight must be a number of at least 0, got {weight!r}")
-        if max_requests is not None and max_requests < 1:
-            raise ValueError(f"max_requests must be at least 1 or None, got {max_requests!r}")
+        if max_requests is not None and (type(max_requests) is not int or max_requests < 1):
+            raise ValueError(
+                f"max_requests must be an integer of at least 1 or None, got {max_requests!r}"
+            )
         for name, value in (
             ("url", url),
             ("app", app),

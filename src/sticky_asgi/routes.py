@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from .pool import Pool
 from .target import path_below_root
+
+_HOST = re.compile(r"(\*\.)?[^\s/:*\[\].][^\s/:*\[\]]*|\[[0-9A-Fa-f:.]+\]")
 
 
 class Route:
@@ -17,8 +20,8 @@ class Route:
         path: Path prefix of whole segments: `/api` matches `/api` and `/api/x`, not `/apix`.
             Default `/`: every path. Among the routes that match, the longest path wins, then the
             first one in the list.
-        host: Host name, without port, or `*.example.com` for every name below it. Default None:
-            any.
+        host: Host name, without port, or `*.example.com` for every name below it; an IPv6
+            address in brackets. Default None: any.
         methods: Request methods. Default None: any.
         headers: Header values that must be there, by name. Default None.
         strip_prefix: Whether to take `path` off the target's front. The backend finds it in
@@ -40,13 +43,18 @@ class Route:
     ) -> None:
         if not path.startswith("/"):
             raise ValueError(f"path must begin with '/', got {path!r}")
-        if host is not None and (not host.strip("*.") or "/" in host or ":" in host.strip("[]")):
-            raise ValueError(f"host must be a name without scheme and port, got {host!r}")
-        if isinstance(methods, str) or (methods is not None and not methods):
+        if host is not None and not _HOST.fullmatch(host):
+            raise ValueError(
+                "host must be a name without scheme and port, or one such as '*.example.com', "
+                f"got {host!r}"
+            )
+        if isinstance(methods, str) or (methods is not None and not (methods and all(methods))):
             raise ValueError(f"methods must be a list such as ['GET'], got {methods!r}")
+        if headers is not None and not all(headers):
+            raise ValueError(f"headers must have names, got {dict(headers)!r}")
         self.pool = pool
         self.path = path.rstrip("/") or "/"
-        self.host = None if host is None else host.lower().strip("[]")
+        self.host = None if host is None else host.lower().strip("[]").rstrip(".")
         self.methods = None if methods is None else frozenset(map(str.upper, methods))
         self.headers = tuple(
             (name.lower().encode("latin-1"), value.encode("latin-1"))
@@ -67,7 +75,9 @@ class Route:
             return False
         if self.host is not None and not _host_matches(self.host, scope):
             return False
-        return all(field in scope["headers"] for field in self.headers)
+        # Not every server's pairs are tuples.
+        present = [(name, value) for name, value in scope["headers"]]
+        return all(field in present for field in self.headers)
 
     def __repr__(self) -> str:
         host = self.host or ""
@@ -92,6 +102,18 @@ def _host_matches(wanted: str, scope: Mapping[str, Any]) -> bool:
 
 Routes: TypeAlias = Mapping[str, Pool | None] | Sequence[Route]
 
+_EXPECTED = "pools must map paths to Pool objects or None, or be a list of Route, got "
+
+
+def _routes_of(pools: Mapping[str, Pool | None]) -> list[Route]:
+    routes = {}
+    for path, pool in pools.items():
+        route = Route(pool, path=path)
+        if route.path in routes:
+            raise ValueError(f"two pools have the path {route.path!r}")
+        routes[route.path] = route
+    return list(routes.values())
+
 
 class RouteTable:
     """The routes of a gateway, the most specific path first.
@@ -100,19 +122,20 @@ class RouteTable:
         routes: Pools by path prefix, or a list of `Route`.
 
     Raises:
-        ValueError: Two pools of one name, or no route at all.
+        ValueError: Two pools of one name, two entries of one path, or no route at all.
         TypeError: Something else than routes.
     """
 
     def __init__(self, routes: Routes) -> None:
         if isinstance(routes, Mapping):
-            routes = [Route(pool, path=path) for path, pool in routes.items()]
+            routes = _routes_of(routes)
+        elif not isinstance(routes, Sequence):
+            raise TypeError(_EXPECTED + repr(routes))
         for route in routes:
-            if not isinstance(route, Route) or not isinstance(route.pool, Pool | None):
-                raise TypeError(
-                    "pools must map paths to Pool objects or None, or be a list of Route, "
-                    f"got {route!r}"
-                )
+            if not isinstance(route, Route):
+                raise TypeError(_EXPECTED + repr(route))
+            if not isinstance(route.pool, Pool | None):
+                raise TypeError(_EXPECTED + repr(route.pool))
         if not routes:
             raise ValueError("pools must have at least one route")
         self.routes = tuple(sorted(routes, key=lambda route: -len(route.path)))

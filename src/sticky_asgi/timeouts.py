@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -24,7 +25,7 @@ class Timeouts:
             each connection once.
 
     Raises:
-        ValueError: A value that is not a positive number (`keep_alive` may be 0).
+        ValueError: A value that is not a positive, finite number (`keep_alive` may be 0).
     """
 
     connect: float | None = 5.0
@@ -35,7 +36,16 @@ class Timeouts:
     def __post_init__(self) -> None:
         for name in ("connect", "response", "idle"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be a positive number of seconds, got {value!r}")
-        if not self.keep_alive >= 0:
-            raise ValueError(f"keep_alive must not be negative, got {self.keep_alive!r}")
+            if value is not None and not (_is_time(value) and value > 0):
+                raise ValueError(
+                    f"{name} must be a positive number of seconds or None, got {value!r}"
+                )
+        if not _is_time(self.keep_alive):
+            raise ValueError(
+                f"keep_alive must be a number of seconds, at least 0, got {self.keep_alive!r}"
+            )
+
+
+def _is_time(value: object) -> bool:
+    # A bool is an int to Python, and a mistake here.
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf

@@ -21,7 +21,8 @@ class TLS:
             address, so it takes this explicit word.
 
     Raises:
-        ValueError: `client_key` without `client_cert`, or `ca_file` together with `verify=False`.
+        ValueError: `client_key` without `client_cert`, `ca_file` together with `verify=False`, an
+            empty `server_name`, or a `verify` that is neither True nor False.
     """
 
     ca_file: str | PathLike[str] | None = None
@@ -33,6 +34,11 @@ class TLS:
     def __post_init__(self) -> None:
         if self.client_key is not None and self.client_cert is None:
             raise ValueError(f"client_key {self.client_key!r} needs a client_cert")
+        if not isinstance(self.verify, bool):
+            # Any word would be true, "false" and "no" included.
+            raise ValueError(f"verify must be True or False, got {self.verify!r}")
+        if self.server_name is not None and not self.server_name:
+            raise ValueError(f"server_name must be a name or None, got {self.server_name!r}")
         if not self.verify and self.ca_file is not None:
             raise ValueError(f"ca_file {self.ca_file!r} is pointless with verify=False")
 
