@@ -12,6 +12,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,7 +32,11 @@ NEWER = "0123456789abcdef-new"
 
 
 def invoke(*args: str) -> Result:
-    return CliRunner().invoke(cli, args)
+    # Before click 8.2, stderr was kept apart only on request.
+    apart: dict[str, Any] = (
+        {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
+    )
+    return CliRunner(**apart).invoke(cli, args)
 
 
 def write(path: Path, *backends: RawBackend | str, secrets: Sequence[str] = (SECRET,)) -> Path:
@@ -290,7 +295,7 @@ def test_sessions_are_kept_by_every_worker_and_through_reloads(tmp_path: Path) -
         write(path, a, b)
         with running(str(path), "--workers", "2") as (command, port):
             command.wait_for("ready: 1 pool, 2 backends, 1 route", times=2)
-            pinned = {}
+            pinned: dict[bytes, bytes | None] = {}
             while len(pinned) < 2:
                 name, cookie = ask(port)
                 pinned[name] = cookie

@@ -137,9 +137,7 @@ def run(
         ssl_keyfile=ssl_keyfile,
     )
     with _listening(host, port, uds) as sockets:
-        scheme = "http" if ssl_certfile is None else "https"
-        places = ", ".join(address_of(listener, scheme=scheme) for listener in sockets)
-        _say(f"{places} serves {_served(config)}")
+        _say(f"{_places(sockets, server)} serves {_served(config)}")
         serve(server, sockets)
 
 
@@ -234,6 +232,11 @@ def _fail(text: str) -> NoReturn:
 
 def _list_of(names: Sequence[str]) -> str:
     return "pool " + ", ".join(names) if len(names) == 1 else "pools " + ", ".join(names)
+
+
+def _places(sockets: Sequence[socket.socket], server: uvicorn.Config) -> str:
+    scheme = "https" if server.is_ssl else "http"
+    return ", ".join(address_of(listener, scheme=scheme) for listener in sockets)
 
 
 def _served(config: Config) -> str:

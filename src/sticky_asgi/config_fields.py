@@ -11,8 +11,15 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, Self, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from .units import DURATION_PATTERN, SIZE_PATTERN, parse_duration, parse_size
 
@@ -42,6 +49,18 @@ def not_yet(what: str) -> BeforeValidator:
             raise ValueError(f"{what} not part of this version")
 
     return BeforeValidator(refuse)
+
+
+class Also:
+    """Says in the JSON Schema what a validator takes besides."""
+
+    def __init__(self, **schema: Any) -> None:
+        self.schema = schema
+
+    def __get_pydantic_json_schema__(
+        self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [self.schema, handler(core_schema)]}
 
 
 Integer: TypeAlias = Annotated[int, BeforeValidator(_not_bool)]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 
 from . import (
     TLS,
@@ -35,7 +35,7 @@ from . import (
     path_key,
     query_key,
 )
-from .config_fields import Duration, Integer, Number, Section, Size, nearest, not_yet
+from .config_fields import Also, Duration, Integer, Number, Section, Size, nearest, not_yet
 from .headers import TrustedProxies
 
 
@@ -76,18 +76,15 @@ class HashSection(Section):
             raise ValueError(str(exc).replace(f"{kind}_key: name", kind)) from None
 
 
-class HashBalancerSection(Section):
-    """The balancer that takes options."""
+class BalancerSection(Section):
+    """The balancer that takes options; the others are but names."""
 
-    consistent_hash: HashSection
+    consistent_hash: HashSection = Field(description="What decides.")
 
-    def build(self) -> ConsistentHash:
+    def build(self) -> Balancer:
         return self.consistent_hash.build()
 
 
-BalancerName: TypeAlias = Literal[
-    "round_robin", "random", "least_requests", "two_choices", "least_time", "consistent_hash"
-]
 _BALANCERS: dict[str, Callable[[], Balancer]] = {
     "round_robin": RoundRobin,
     "random": Random,
@@ -98,20 +95,36 @@ _BALANCERS: dict[str, Callable[[], Balancer]] = {
 }
 
 
-def _read_balancer(value: object) -> Callable[[], Balancer]:
+class NamedBalancer(BalancerSection):
+    """A balancer that was given by its name alone."""
+
+    _name: str = PrivateAttr()
+
+    @classmethod
+    def of(cls, name: str) -> NamedBalancer:
+        """The balancer of that name."""
+        balancer = cls.model_construct()
+        balancer._name = name
+        return balancer
+
+    def build(self) -> Balancer:
+        return _BALANCERS[self._name]()
+
+
+def _read_balancer(value: object) -> object:
+    names = list(_BALANCERS)
     if isinstance(value, str):
         if value not in _BALANCERS:
-            words = nearest(value, list(_BALANCERS))
-            raise ValueError(f"unknown balancer {value!r}{words}")
-        return _BALANCERS[value]
+            raise ValueError(f"unknown balancer {value!r}{nearest(value, names)}")
+        return NamedBalancer.of(value)
     if not isinstance(value, dict):
-        raise ValueError(f"must be one of {', '.join(_BALANCERS)}, or a mapping")
+        raise ValueError(f"must be one of {', '.join(names)}, or a mapping")
     for name in value:
         if name not in _BALANCERS:
-            raise ValueError(f"unknown balancer {name!r}{nearest(name, list(_BALANCERS))}")
+            raise ValueError(f"unknown balancer {name!r}{nearest(name, names)}")
         if name != "consistent_hash":
             raise ValueError(f"{name} takes no options: write 'balancer: {name}'")
-    return HashBalancerSection.model_validate(value).build
+    return value
 
 
 def _read_secure(value: object) -> object:
@@ -237,21 +250,19 @@ def _timeouts_off(value: object) -> object:
 class PoolSection(Section):
     """A set of backends and the policies for them."""
 
-    backends: list[
-        Annotated[
-            BackendSection, BeforeValidator(_from_url, json_schema_input_type=str | BackendSection)
-        ]
-    ] = Field(min_length=1, description="URLs, or mappings that say more.")
+    backends: list[Annotated[BackendSection, BeforeValidator(_from_url), Also(type="string")]] = (
+        Field(min_length=1, description="URLs, or mappings that say more.")
+    )
     balancer: Annotated[
-        Any,
-        BeforeValidator(_read_balancer, json_schema_input_type=BalancerName | HashBalancerSection),
-    ] = Field("round_robin", validate_default=True, description="Who gets a new session.")
+        BalancerSection,
+        BeforeValidator(_read_balancer),
+        Also(type="string", enum=list(_BALANCERS)),
+    ] = Field(NamedBalancer.of("round_robin"), description="Who gets a new session.")
     affinity: AffinitySection | None = Field(None, description="null: every request is new.")
     retry: RetrySection | None = Field(RetrySection.empty(), description="null: never.")
-    timeouts: Annotated[
-        TimeoutsSection,
-        BeforeValidator(_timeouts_off, json_schema_input_type=TimeoutsSection | None),
-    ] = Field(TimeoutsSection.empty(), description="null: none but keep_alive.")
+    timeouts: Annotated[TimeoutsSection, BeforeValidator(_timeouts_off), Also(type="null")] = Field(
+        TimeoutsSection.empty(), description="null: none but keep_alive."
+    )
     limits: LimitsSection = Field(LimitsSection.empty(), description="Queue and body size.")
     tls: TLSSection | None = Field(None, description="For https backends. null: the defaults.")
     host: Literal["pass", "backend"] = Field(
@@ -267,7 +278,7 @@ class PoolSection(Section):
         return Pool(
             name,
             [backend.build() for backend in self.backends],
-            balancer=self.balancer(),
+            balancer=self.balancer.build(),
             affinity=None if self.affinity is None else self.affinity.make(secrets),
             retry=None if self.retry is None else self.retry.build(),
             timeouts=self.timeouts.build(),

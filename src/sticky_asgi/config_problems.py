@@ -108,10 +108,7 @@ def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel]:
         models = list(_models_in(kind))
         found = next((m for m in models if str(part) in m.model_fields), None)
         if found is not None:
-            field = found.model_fields[str(part)]
-            # Where a validator makes the value, it is the one that knows what is taken.
-            taken = [getattr(item, "json_schema_input_type", None) for item in field.metadata]
-            kind = taken[0] if field.annotation is Any and taken else field.annotation
+            kind = found.model_fields[str(part)].annotation
     return next(_models_in(kind), model)
 
 

@@ -84,6 +84,7 @@ class Gateway:
     Raises:
         ValueError: No route, two pools of one name, a bad network, an object as `transport` of a
             pool that is none.
+        TypeError: Something else than routes, or a listener that cannot be told.
     """
 
     def __init__(
@@ -96,6 +97,9 @@ class Gateway:
         forwarded: bool = False,
         max_head: int = 65536,
     ) -> None:
+        for listener in listeners:
+            if not callable(getattr(listener, "on_request", None)):
+                raise TypeError(f"a listener must have on_request(), got {listener!r}")
         self.trusted_proxies = TrustedProxies(trusted_proxies)
         self.error_response = error_response or default_error_response
         self.listeners = tuple(listeners)

@@ -81,7 +81,7 @@ class Waiter:
         self.exclude = exclude
         self.wake = wake
         self.lease: Lease | None = None
-        self.error: NoBackendAvailable | None = None
+        self.error: Exception | None = None
 
     @property
     def takes_anybody(self) -> bool:
@@ -120,6 +120,7 @@ class Pool:
 
     Raises:
         ValueError: A bad name, two backends of one id, an unknown `host`.
+        TypeError: An argument that is not what it should be.
     """
 
     def __init__(
@@ -140,6 +141,12 @@ class Pool:
             raise ValueError(f"name must be printable and not empty, got {name!r}")
         if host not in ("pass", "backend"):
             raise ValueError(f"host must be 'pass' or 'backend', got {host!r}")
+        _check_object("balancer", balancer, "pick")
+        _check_object("affinity", affinity, "resolve", "issue")
+        _check_type("retry", retry, Retry, None)
+        _check_type("timeouts", timeouts, Timeouts)
+        _check_type("limits", limits, Limits)
+        _check_type("tls", tls, TLS, None)
         self.name = name
         self.balancer: Balancer = RoundRobin() if balancer is None else balancer
         self.retry = Retry(attempts=0) if retry is None else retry
@@ -193,7 +200,7 @@ class Pool:
         Raises:
             ValueError: Two backends of one id; then nothing has changed.
         """
-        snapshot = tuple(Backend(item) if isinstance(item, str) else item for item in backends)
+        snapshot = _snapshot_of(backends)
         twice = [key for key, n in Counter(backend.id for backend in snapshot).items() if n > 1]
         if twice:
             raise ValueError(f"pool {self.name!r} has two backends with the id {twice[0]!r}")
@@ -242,7 +249,7 @@ class Pool:
 
     def add(self, backend: str | Backend) -> Backend:
         """Add one backend. Raises ValueError if its id is taken."""
-        added = Backend(backend) if isinstance(backend, str) else backend
+        (added,) = _snapshot_of([backend])
         self.replace((*self._backends, added))
         return added
 
@@ -261,11 +268,13 @@ class Pool:
 
     def set_intent(self, backend_id: str, intent: Intent) -> None:
         """Say what is wished for a backend: active, draining or down. Raises KeyError."""
+        _check_type("intent", intent, Intent)
         self[backend_id].intent = intent
         self._changed()
 
     def set_health(self, backend_id: str, health: Health) -> None:
         """Say what has been observed of a backend. Raises KeyError."""
+        _check_type("health", health, Health)
         self[backend_id].health = health
         self._changed()
 
@@ -433,7 +442,8 @@ class Pool:
             except BackendsBusy:
                 nobody_is_free = nobody_is_free or waiter.takes_anybody
                 continue
-            except NoBackendAvailable as exc:
+            except Exception as exc:
+                # A user's policy that fails is for its own request to report.
                 waiter.error = exc
             else:
                 waiter.lease = Lease(self, state)
@@ -448,3 +458,30 @@ class Pool:
         held = ", ".join(f"{n} {word}" for word, n in sorted(counts.items())) or "empty"
         waiting = f", {self.queued} queued" if self._queue else ""
         return f"<Pool {self.name} [{held} | {self.in_flight} in flight{waiting}]>"
+
+
+def _snapshot_of(backends: Iterable[str | Backend]) -> tuple[Backend, ...]:
+    if isinstance(backends, str | Backend) or not isinstance(backends, Iterable):
+        raise TypeError(f"backends must be a list of URLs and Backend objects, got {backends!r}")
+    snapshot = tuple(Backend(item) if isinstance(item, str) else item for item in backends)
+    for backend in snapshot:
+        _check_type("a backend", backend, str, Backend)
+    return snapshot
+
+
+def _check_type(name: str, value: object, *allowed: type | None) -> None:
+    """Raises TypeError unless the value is of one of the types; None allows None."""
+    types = tuple(cls for cls in allowed if cls is not None)
+    if not (isinstance(value, types) or (value is None and None in allowed)):
+        words = " or ".join("None" if cls is None else cls.__name__ for cls in allowed)
+        raise TypeError(f"{name} must be {words}, got {value!r}")
+
+
+def _check_object(name: str, value: object, *methods: str) -> None:
+    """Raises TypeError unless the value is None or an object with these methods."""
+    if value is None:
+        return
+    for method in methods:
+        if isinstance(value, type) or not callable(getattr(value, method, None)):
+            hint = f"; did you mean {value.__name__}(...)?" if isinstance(value, type) else ""
+            raise TypeError(f"{name} must be an object with {method}(), got {value!r}{hint}")

@@ -49,7 +49,7 @@ class Runtimes:
             self._has_warned = True
             logger.warning(
                 "the gateway was not started by a lifespan: it starts with its first request, "
-                "without health checks, discovery and lifespans of in-process backends"
+                "and in-process backends get no lifespan"
             )
 
     async def _guard(

@@ -245,5 +245,5 @@ def serve(config: uvicorn.Config, sockets: list[socket]) -> None:
         options["target"] = server.run
     workers = _Workers(config, **options)
     workers.run()
-    has_failed = any(process.exitcode == _STARTUP_FAILURE for process in workers.processes)
+    has_failed = any(process.process.exitcode == _STARTUP_FAILURE for process in workers.processes)
     raise SystemExit(1 if has_failed else 0)
