@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import httpx
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sticky_asgi import Gateway, Pool, Route
 from tests import servers
@@ -31,11 +31,14 @@ def closing(app: ASGIApp, transport: httpx.AsyncBaseTransport | None) -> ASGIApp
     """The app; when its lifespan ends, the transport is closed in the same event loop."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await app(scope, receive, send)
-        finally:
-            if scope["type"] == "lifespan" and transport is not None:
+        async def send_after_closing(message: Message) -> None:
+            # Once a server has been told, it lets the event loop go.
+            if message["type"] == "lifespan.shutdown.complete" and transport is not None:
                 await transport.aclose()
+            await send(message)
+
+        is_lifespan = scope["type"] == "lifespan"
+        await app(scope, receive, send_after_closing if is_lifespan else send)
 
     return wrapped
 

@@ -806,6 +806,7 @@ def test_the_schema() -> None:
         "anyOf": [{"type": "string"}, {"$ref": "#/$defs/BackendSection"}]
     }
     assert {"enum": NAMES.split(", "), "type": "string"} in pool["balancer"]["anyOf"]
+    assert pool["balancer"]["default"] == "round_robin"
     assert pool["health_check"]["type"] == "null"
     connect = sections["TimeoutsSection"]["properties"]["connect"]
     assert connect["default"] == 5

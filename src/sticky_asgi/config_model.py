@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 
@@ -257,7 +257,11 @@ class PoolSection(Section):
         BalancerSection,
         BeforeValidator(_read_balancer),
         Also(type="string", enum=list(_BALANCERS)),
-    ] = Field(NamedBalancer.of("round_robin"), description="Who gets a new session.")
+    ] = Field(
+        NamedBalancer.of("round_robin"),
+        description="Who gets a new session.",
+        json_schema_extra={"default": "round_robin"},
+    )
     affinity: AffinitySection | None = Field(None, description="null: every request is new.")
     retry: RetrySection | None = Field(RetrySection.empty(), description="null: never.")
     timeouts: Annotated[TimeoutsSection, BeforeValidator(_timeouts_off), Also(type="null")] = Field(

@@ -161,7 +161,7 @@ class AsyncBaseTransport:
 )
 def test_no_transport(transport: object) -> None:
     pool = Pool("shop", ["http://a"], transport=transport)
-    with pytest.raises(ValueError, match="transport must be an httpx.AsyncBaseTransport") as caught:
+    with pytest.raises(ValueError, match="transport must be an httpx") as caught:
         Gateway({"/": pool})
     assert repr(transport) in str(caught.value)
 
@@ -246,7 +246,7 @@ def test_a_socket_is_not_taken_for_localhost() -> None:
         transport = httpx.MockTransport(lambda request: httpx.Response(200))
         backend = Backend("http+unix:///run/app.sock")
         client = HttpxClient(backend, transport, timeouts=Timeouts())
-        with pytest.raises(ConnectError, match="/run/app.sock is a socket.*give it uds="):
+        with pytest.raises(ConnectError, match=r"/run/app.sock is a socket.*give it uds="):
             await client.send(get())
 
     run(main())

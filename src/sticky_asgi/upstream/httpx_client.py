@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import anyio
+import httpx
 
 from ..backend import Backend
 from ..exceptions import (
@@ -51,8 +52,8 @@ class HttpxClient:
         self.backend = backend
         self.transport = transport
         self.timeouts = timeouts
-        self.httpx = family_of(transport)
-        self.url = self.httpx.URL(f"{backend.scheme}://{backend.authority}/")
+        self.family = family_of(transport)
+        self.url = self.family.URL(f"{backend.scheme}://{backend.authority}/")
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def send(self, request: UpstreamRequest, *, fresh: bool = False) -> HttpxExchange:
@@ -77,14 +78,18 @@ class HttpxClient:
 class HttpxExchange(TaskExchange):
     """One exchange through a transport.
 
-    It has a task of its own because httpcore leaks connections when a task is cancelled in its
-    midst by `Task.cancel()`; a cancel scope inside the task does no harm.
+    httpcore 1.0.9 leaks a connection for good when the request it has just been given to is
+    cancelled before it takes it. So the exchange has a task of its own, which is cancelled by a
+    scope inside it, and not as long as it waits for a connection: that ends by itself, at the
+    latest after `Timeouts.connect`. httpx2 needs no such care.
     """
 
     def __init__(self, client: HttpxClient, request: UpstreamRequest) -> None:
         super().__init__(client.backend.id, request.method)
         self._client = client
         self._request = request
+        self._is_in_pool = isinstance(client.transport, httpx.AsyncHTTPTransport)
+        self._is_abandoned = False
         timeouts = client.timeouts
         self._timeout = {
             "connect": timeouts.connect,
@@ -110,14 +115,28 @@ class HttpxExchange(TaskExchange):
         except Exception as exc:
             raise self._mapped(exc) from exc
 
+    async def abandon(self) -> None:
+        self._is_abandoned = True
+        if not self._is_in_pool:
+            self._scope.cancel()
+
+    async def _trace(self, event: str, info: object) -> None:
+        """httpcore says what it does; the first thing is done with a connection in hand."""
+        self._is_in_pool = False
+        if self._is_abandoned:
+            self._scope.cancel()
+
     def _build(self) -> Any:
-        request, httpx = self._request, self._client.httpx
-        built = httpx.Request(
+        request, family = self._request, self._client.family
+        extensions = {"timeout": self._timeout, "target": request.target}
+        if self._is_in_pool:
+            extensions["trace"] = self._trace
+        built = family.Request(
             request.method,
             self._client.url,
             headers=request.headers,
-            stream=_stream_class(httpx)(request.body),
-            extensions={"timeout": self._timeout, "target": request.target},
+            stream=_stream_class(family)(request.body),
+            extensions=extensions,
         )
         # It was put into upper case, but methods are case-sensitive (RFC 9110 §9.1).
         built.method = request.method
@@ -125,18 +144,18 @@ class HttpxExchange(TaskExchange):
 
     def _mapped(self, exc: Exception) -> Exception:
         """An httpx exception as ours. Other exceptions are bugs, and stay what they are."""
-        httpx, where = self._client.httpx, f"{self._who}: {exc!r}"
-        if isinstance(exc, httpx.ConnectTimeout | httpx.PoolTimeout):
+        family, where = self._client.family, f"{self._who}: {exc!r}"
+        if isinstance(exc, family.ConnectTimeout | family.PoolTimeout):
             return ConnectTimeout(where)
-        if isinstance(exc, httpx.ConnectError | httpx.UnsupportedProtocol):
+        if isinstance(exc, family.ConnectError | family.UnsupportedProtocol):
             return ConnectError(where)
-        if isinstance(exc, httpx.TimeoutException):
+        if isinstance(exc, family.TimeoutException):
             return IdleTimeout(where) if self.stage == "body" else ResponseTimeout(where)
-        if isinstance(exc, httpx.RemoteProtocolError):
+        if isinstance(exc, family.RemoteProtocolError):
             # httpx has one name for nonsense and for an early end; the former is the safer
             # reading, as both are repeated under the same conditions.
             return MalformedResponse(where, stage=self.stage)
-        if isinstance(exc, httpx.TransportError):
+        if isinstance(exc, family.TransportError):
             return ConnectionLost(where, stage=self.stage)
         return exc
 
@@ -147,14 +166,14 @@ async def _pieces(body: RequestBody | None) -> AsyncIterator[bytes]:
             yield piece
 
 
-def _stream_class(httpx: ModuleType) -> Any:
+def _stream_class(family: ModuleType) -> Any:
     """An `AsyncByteStream` of the right family: transports check for their own."""
     try:
-        return _STREAMS[httpx.__name__]
+        return _STREAMS[family.__name__]
     except KeyError:
         pass
 
-    class BodyStream(httpx.AsyncByteStream):  # type: ignore[misc, name-defined]
+    class BodyStream(family.AsyncByteStream):  # type: ignore[misc, name-defined]
         def __init__(self, body: RequestBody | None) -> None:
             self._body = body
 
@@ -164,7 +183,7 @@ def _stream_class(httpx: ModuleType) -> Any:
         async def aclose(self) -> None:
             pass
 
-    _STREAMS[httpx.__name__] = BodyStream
+    _STREAMS[family.__name__] = BodyStream
     return BodyStream
 
 
