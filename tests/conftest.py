@@ -29,16 +29,34 @@ def lane(request: pytest.FixtureRequest) -> gateways.Lane:
 
 @pytest.fixture(scope="module", params=gateways.LANES)
 def front_lane(request: pytest.FixtureRequest) -> gateways.Lane:
-    """The lane of `front`."""
+    """The lane of `front` and `obedient`."""
     way: gateways.Lane = request.param
     return way
 
 
 @pytest.fixture(scope="module", params=["h11", "httptools"])
-def front(request: pytest.FixtureRequest, front_lane: gateways.Lane) -> Iterator[gateways.Front]:
+def front_http(request: pytest.FixtureRequest) -> servers.HttpImplementation:
+    """The HTTP implementation of `front` and `obedient`."""
+    implementation: servers.HttpImplementation = request.param
+    return implementation
+
+
+@pytest.fixture(scope="module")
+def front(
+    front_http: servers.HttpImplementation, front_lane: gateways.Lane
+) -> Iterator[gateways.Front]:
     """A gateway with nothing set, before a backend that echoes: on each HTTP implementation and
     each lane, and shared by a module's tests."""
-    with gateways.gateway_before(http=request.param, lane=front_lane) as served:
+    with gateways.gateway_before(http=front_http, lane=front_lane) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def obedient(
+    front_http: servers.HttpImplementation, front_lane: gateways.Lane
+) -> Iterator[gateways.Front]:
+    """As `front`, before a backend that answers with the bytes it is sent as a request's body."""
+    with gateways.gateway_before(gateways.obey, http=front_http, lane=front_lane) as served:
         yield served
 
 

@@ -47,6 +47,11 @@ def untouched(app: ASGIApp) -> ASGIApp:
     return app
 
 
+def obey(connection: servers.Connection) -> None:
+    """A handler that answers one request with the bytes in its body, and closes."""
+    connection.send(connection.read_request().body)
+
+
 @dataclass(frozen=True)
 class Front:
     """A gateway that is being served, and what is behind it.

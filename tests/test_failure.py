@@ -45,12 +45,18 @@ from tests.servers import (
     response,
     unanswered_port,
 )
-from tests.watching import SECRET, First, Watched, watched
+from tests.watching import SECRET, First, Watched, kept_servers, watched
 
 OK = responding(response(200, b"fine"))
 #: What may be repeated although the backend may have seen it (RFC 9110 §9.2.2).
 IDEMPOTENT = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")
 LARGE = bytes(range(256)) * 1200  # about 300 kB: more than is read ahead
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _servers() -> Iterator[None]:
+    with kept_servers():
+        yield
 
 
 @contextlib.contextmanager

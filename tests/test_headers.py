@@ -492,6 +492,11 @@ def test_rule_14_no_content_length_where_a_server_would_miss_the_body(status: in
     assert downstream_headers(fields, status=status) == [(b"etag", b'"x"')]
 
 
+def test_rule_12_a_length_beside_a_transfer_coding_is_removed() -> None:
+    fields = [(b"Content-Length", b"5"), (b"Transfer-Encoding", b"chunked"), (b"x", b"1")]
+    assert downstream_headers(fields, status=200) == [(b"x", b"1")]
+
+
 @pytest.mark.parametrize("name", [b"", b"a b", b"a:b", b"a\r\nb", b"\xe4"])
 def test_rule_12_malformed_names_of_a_response_are_the_backends_fault(name: bytes) -> None:
     with pytest.raises(MalformedResponse):

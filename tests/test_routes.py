@@ -160,7 +160,13 @@ def test_every_condition_counts() -> None:
     route = Route(POOL, path="/api", host="a.test", methods=["GET"], headers={"x": "1"})
     right: dict[str, Any] = {"path": "/api", "host": "a.test", "headers": [(b"x", b"1")]}
     assert matches(route, **right)
-    for wrong in ({"path": "/"}, {"host": "b.test"}, {"method": "POST"}, {"headers": []}):
+    wrongs: list[dict[str, Any]] = [
+        {"path": "/"},
+        {"host": "b.test"},
+        {"method": "POST"},
+        {"headers": []},
+    ]
+    for wrong in wrongs:
         assert not matches(route, **(right | wrong)), wrong
 
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sticky_asgi import BackendState, Gateway, Pool, RequestFinished, RequestInfo
+from sticky_asgi.lifespan import run_lifespan
 from sticky_asgi.upstream.connections import Http1Client
 from tests import servers
+from tests.apps import hello
 from tests.gateways import closing, untouched
 
 SECRET = "a secret of some length"
@@ -107,6 +110,67 @@ class Watched:
         return {name: count for name, count in counts.items() if count}
 
 
+class _Kept:
+    """A uvicorn that serves one gateway after another."""
+
+    def __init__(self) -> None:
+        self.app: ASGIApp = unlit
+        self.running: servers.RunningServer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (unlit if scope["type"] == "lifespan" else self.app)(scope, receive, send)
+
+    @contextlib.contextmanager
+    def showing(self, app: ASGIApp) -> Iterator[servers.RunningServer]:
+        """Serve an app, between its start-up and its shutdown, in the server's event loop."""
+        loop = self.running.server.loop
+        assert loop is not None
+        ready, done = threading.Event(), asyncio.Event()
+
+        async def hold() -> None:
+            try:
+                async with run_lifespan(app):
+                    ready.set()
+                    await done.wait()
+            finally:
+                ready.set()
+
+        held = asyncio.run_coroutine_threadsafe(hold(), loop)
+        assert ready.wait(servers.WAIT)
+        self.app = app
+        self.running.errors.clear()
+        try:
+            yield self.running
+        finally:
+            self.app = unlit
+            loop.call_soon_threadsafe(done.set)
+            held.result(servers.WAIT)
+
+
+_kept: dict[servers.HttpImplementation, _Kept] = {}
+unlit = hello("no gateway")
+
+
+@contextlib.contextmanager
+def kept_servers() -> Iterator[None]:
+    """Have `watched` use one uvicorn of each kind inside, as stopping one takes 0.2 s."""
+    kinds: tuple[servers.HttpImplementation, ...] = ("h11", "httptools")
+    with contextlib.ExitStack() as stack:
+        stack.callback(_kept.clear)
+        for http in kinds:
+            _kept[http] = _Kept()
+            _kept[http].running = stack.enter_context(servers.serve(_kept[http], http=http))
+        yield
+
+
+def _serving(
+    app: ASGIApp, http: servers.HttpImplementation, options: dict[str, Any] | None
+) -> contextlib.AbstractContextManager[servers.RunningServer]:
+    if options is None and http in _kept:
+        return _kept[http].showing(app)
+    return servers.serve(app, http=http, **(options or {}))
+
+
 @contextlib.contextmanager
 def watched(
     pool: Pool,
@@ -122,7 +186,7 @@ def watched(
         pool: The pool.
         http: uvicorn's HTTP implementation.
         wrap: Puts the gateway into another app.
-        server: Options of `tests.servers.serve`.
+        server: Options of `tests.servers.serve`. With any, the server is one of its own.
         options: Options of the `Gateway`.
     """
     events: list[RequestFinished] = []
@@ -134,7 +198,7 @@ def watched(
     gateway = Gateway({"/": pool}, listeners=[Recorder()], **options)
     front = Watched(gateway, pool, events)
     app = closing(wrap(gateway), pool.transport)
-    with servers.serve(app, http=http, **(server or {})) as running:
+    with _serving(app, http, server) as running:
         front.server = running
         tasks = front.tasks
         yield front

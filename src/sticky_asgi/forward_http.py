@@ -60,11 +60,6 @@ class ClientBody:
         """Whether the body can be sent again from its beginning."""
         return self._dropped == 0
 
-    @property
-    def error(self) -> ClientError | None:
-        """What was wrong with the body, if anything."""
-        return self._error
-
     def feed(self, piece: bytes, *, is_last: bool) -> None:
         """A piece has arrived from the client."""
         self._received += len(piece)

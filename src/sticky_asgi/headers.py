@@ -319,15 +319,19 @@ def downstream_headers(headers: RawHeaders, *, status: int) -> RawHeaders:
     """
     result: RawHeaders = []
     connection: frozenset[bytes] = frozenset()
+    has_coding = False
     for name, value in headers:
         name = name.lower()
         if name == b"connection":
             connection |= listed(value)
         elif name not in HOP_BY_HOP:
             result.append((name, value))
+        elif name == b"transfer-encoding":
+            has_coding = True
     # RFC 9110 §8.6: no Content-Length with 204. With 304 it is optional, and a server that
-    # counts body bytes against it takes the missing body for an error.
-    if status in (204, 304):
+    # counts body bytes against it takes the missing body for an error. RFC 9112 §6.3: a transport
+    # that lets Transfer-Encoding win leaves it to us to remove the length that lost.
+    if status in (204, 304) or has_coding:
         connection |= {b"content-length"}
     else:
         connection -= {b"content-length"}

@@ -50,7 +50,9 @@ async def serve_lifespan(
             await receive()
     except Exception as exc:
         logger.error("lifespan %s failed", stage, exc_info=exc)
-        await send({"type": f"lifespan.{stage}.failed", "message": f"{type(exc).__name__}: {exc}"})
+        # What the application has said is passed on as it said it.
+        said = str(exc) if isinstance(exc, LifespanFailed) else f"{type(exc).__name__}: {exc}"
+        await send({"type": f"lifespan.{stage}.failed", "message": said})
     else:
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -69,13 +71,19 @@ class _AppLifespan:
 
     async def _call(self, app: ASGIApp, scope: Scope) -> None:
         try:
-            await app(scope, self._inbox.get, self._answers.put)
+            await app(scope, self._inbox.get, self._hear)
         except Exception as exc:
             # An application without lifespan raises at once; Starlette raises after having said
             # what failed. Either way the answers tell the story.
             logger.debug("lifespan call ended by %r", exc)
         finally:
             self._answers.put_nowait(None)
+
+    async def _hear(self, message: Message) -> None:
+        if message["type"].rpartition(".")[0] not in ("lifespan.startup", "lifespan.shutdown"):
+            # An application that takes every call for a request has no lifespan.
+            raise RuntimeError(f"unexpected ASGI message {message['type']!r}")
+        await self._answers.put(message)
 
     async def say(self, stage: str) -> bool:
         """Send a message and wait for the answer. False: the application has no lifespan.

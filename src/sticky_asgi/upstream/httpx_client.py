@@ -13,7 +13,6 @@ from types import ModuleType
 from typing import Any
 
 import anyio
-import httpx
 
 from ..backend import Backend
 from ..exceptions import (
@@ -53,6 +52,9 @@ class HttpxClient:
         self.transport = transport
         self.timeouts = timeouts
         self.family = family_of(transport)
+        self.is_on_httpcore = self.family.__name__ == "httpx" and isinstance(
+            transport, self.family.AsyncHTTPTransport
+        )
         self.url = self.family.URL(f"{backend.scheme}://{backend.authority}/")
         self.tasks: set[asyncio.Task[None]] = set()
 
@@ -88,7 +90,7 @@ class HttpxExchange(TaskExchange):
         super().__init__(client.backend.id, request.method)
         self._client = client
         self._request = request
-        self._is_in_pool = isinstance(client.transport, httpx.AsyncHTTPTransport)
+        self._is_in_pool = client.is_on_httpcore
         self._is_abandoned = False
         timeouts = client.timeouts
         self._timeout = {
@@ -128,7 +130,7 @@ class HttpxExchange(TaskExchange):
 
     def _build(self) -> Any:
         request, family = self._request, self._client.family
-        extensions = {"timeout": self._timeout, "target": request.target}
+        extensions: dict[str, Any] = {"timeout": self._timeout, "target": request.target}
         if self._is_in_pool:
             extensions["trace"] = self._trace
         built = family.Request(
