@@ -577,6 +577,17 @@ def test_who_cannot_be_served_does_not_hold_up_the_others() -> None:
     assert tried.outcome().state.id == "a"
 
 
+def test_a_pinned_waiter_is_served_by_a_draining_backend_that_newcomers_may_not_have() -> None:
+    made = pool("ab", max_requests=1)
+    held = [made.lease(made[id]) for id in "ab"]
+    made.drain("b")
+    anybody = made.enqueue(REQUEST, Wake())
+    pinned = made.enqueue(REQUEST, Wake(), resolution=belongs_to("b"))
+    held[1].release()
+    assert anybody.lease is None
+    assert pinned.outcome().state.id == "b"
+
+
 @pytest.mark.parametrize(
     ("spoil", "make_room"),
     [

@@ -164,6 +164,23 @@ def test_the_request_body(sent: Body | None, expected: list[tuple[bytes, bool]])
     assert [(message["body"], message["more_body"]) for message in received] == expected
 
 
+def test_the_app_may_end_before_its_response_is_read() -> None:
+    """As with a server, whose buffers hold what the client has not taken yet."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await say_hello(scope, receive, send)
+        assert (await receive())["type"] == "http.disconnect"
+
+    async def main() -> None:
+        one = client(app)
+        response = await one.send(get())
+        await settled(one)
+        assert await read_all(response) == [b"hello"]
+
+    run(main())
+
+
 def test_pieces_come_one_by_one() -> None:
     async def main() -> None:
         may_go_on = asyncio.Semaphore(0)

@@ -28,6 +28,9 @@ from ..timeouts import Timeouts
 from .client import RequestBody, UpstreamRequest
 from .exchange import TaskExchange
 
+#: Where httpcore has taken a connection in hand and opened nothing yet.
+_BEFORE_CONNECTING = ("connection.connect_tcp.started", "connection.connect_unix_socket.started")
+
 
 def family_of(transport: object) -> ModuleType:
     """The package, httpx or httpx2, that a transport is made for.
@@ -52,9 +55,7 @@ class HttpxClient:
         self.transport = transport
         self.timeouts = timeouts
         self.family = family_of(transport)
-        self.is_on_httpcore = self.family.__name__ == "httpx" and isinstance(
-            transport, self.family.AsyncHTTPTransport
-        )
+        self.has_pool = isinstance(transport, self.family.AsyncHTTPTransport)
         self.url = self.family.URL(f"{backend.scheme}://{backend.authority}/")
         self.tasks: set[asyncio.Task[None]] = set()
 
@@ -80,17 +81,17 @@ class HttpxClient:
 class HttpxExchange(TaskExchange):
     """One exchange through a transport.
 
-    httpcore 1.0.9 leaks a connection for good when the request it has just been given to is
-    cancelled before it takes it. So the exchange has a task of its own, which is cancelled by a
-    scope inside it, and not as long as it waits for a connection: that ends by itself, at the
-    latest after `Timeouts.connect`. httpx2 needs no such care.
+    httpcore 1.0.9 and httpcore2 2.0.0 leak a connection for good when the request it has just been
+    given to is cancelled before it takes it, and anyio 4.10 leaks a socket that is cancelled as it
+    connects. So the exchange has a task of its own, which is cancelled by a scope inside it, and
+    not before the connection stands: that ends by itself, at the latest after `Timeouts.connect`.
     """
 
     def __init__(self, client: HttpxClient, request: UpstreamRequest) -> None:
         super().__init__(client.backend.id, request.method)
         self._client = client
         self._request = request
-        self._is_in_pool = client.is_on_httpcore
+        self._is_connecting = client.has_pool
         self._is_abandoned = False
         timeouts = client.timeouts
         self._timeout = {
@@ -119,19 +120,24 @@ class HttpxExchange(TaskExchange):
 
     async def abandon(self) -> None:
         self._is_abandoned = True
-        if not self._is_in_pool:
+        if not self._is_connecting:
             self._scope.cancel()
 
     async def _trace(self, event: str, info: object) -> None:
-        """httpcore says what it does; the first thing is done with a connection in hand."""
-        self._is_in_pool = False
-        if self._is_abandoned:
-            self._scope.cancel()
+        """Told by httpcore what it is about to do, or has done.
+
+        Ends an abandoned exchange where there is no connection yet, or one that is looked after.
+        """
+        if self._is_connecting:
+            self._is_connecting = event.startswith("connection.")
+            is_between = not self._is_connecting or event in _BEFORE_CONNECTING
+            if self._is_abandoned and is_between:
+                raise anyio.BrokenResourceError
 
     def _build(self) -> Any:
         request, family = self._request, self._client.family
         extensions: dict[str, Any] = {"timeout": self._timeout, "target": request.target}
-        if self._is_in_pool:
+        if self._is_connecting:
             extensions["trace"] = self._trace
         built = family.Request(
             request.method,
