@@ -48,8 +48,15 @@ def untouched(app: ASGIApp) -> ASGIApp:
 
 
 def obey(connection: servers.Connection) -> None:
-    """A handler that answers one request with the bytes in its body, and closes."""
-    connection.send(connection.read_request().body)
+    """A handler that answers each request with the bytes in its body. It closes the connection
+    after an answer that only this can end, and then alone: one that is closed while it is idle may
+    be in use again."""
+    is_framed = True
+    while is_framed:
+        answer = connection.read_request().body
+        connection.send(answer)
+        head = answer.partition(b"\r\n\r\n")[0].lower()
+        is_framed = b"content-length" in head or b"transfer-encoding" in head
 
 
 @dataclass(frozen=True)

@@ -121,11 +121,11 @@ def test_rule_12_a_head_over_64_kib_is_431(front: Front, data: bytes) -> None:
     front.assert_refused(b"GET / HTTP/1.1\r\nHost: test\r\n" + data + b"\r\n\r\n", *statuses)
 
 
-def test_rule_12_a_target_over_64_kib_is_refused(front: Front) -> None:
-    """httptools cannot read such a URL (400); with h11 it counts as the head it is part of."""
-    statuses = (400,) if front.http == "httptools" else (431, 400)
-    target = b"/" + b"a" * 65536
-    front.assert_refused(b"GET " + target + b" HTTP/1.1\r\nHost: test\r\n\r\n", *statuses)
+def test_rule_12_a_target_over_64_kib_is_refused(lane: Lane) -> None:
+    """It counts as the head it is part of. (httptools has a limit of its own for URLs.)"""
+    with gateway_before(http="h11", lane=lane) as front:
+        target = b"/" + b"a" * 65536
+        front.assert_refused(b"GET " + target + b" HTTP/1.1\r\nHost: test\r\n\r\n", 400, 431)
 
 
 def test_rule_12_a_head_within_the_limit_is_passed(front: Front) -> None:
@@ -603,7 +603,9 @@ def test_rule_18_httpx_shows_an_early_response_when_all_is_sent(http: HttpImplem
             client.send(b"again")
             answer = client.read_response()
             assert (answer.status, answer.body, answer.complete) == (413, b"too large", True)
-        assert front.backend.requests[0].body == b"firstagain"
+        (request,) = front.backend.requests
+        servers.eventually(lambda: request.complete)
+        assert request.body == b"firstagain"
 
 
 def test_rule_18_a_response_may_begin_before_its_request_ends(http: HttpImplementation) -> None:

@@ -179,7 +179,7 @@ def listed(value: bytes) -> frozenset[bytes]:
 
 def _check_fields(headers: RawHeaders, limit: int) -> None:
     if sum(len(name) + len(value) + 4 for name, value in headers) > limit:
-        raise HeadTooLarge(f"request head over {limit} bytes")
+        raise HeadTooLarge("request head too large")
     if fault := _field_fault(headers):
         raise BadRequest(fault)
 

@@ -62,12 +62,14 @@ class InboundRequest:
         self._scope = scope
         self._pool = pool
         self._version: str = scope.get("http_version", "1.1")
-        self._head = RequestHead(scope["headers"], http_version=self._version, limit=max_head)
+        prefix = route.path if route.strip_prefix and route.path != "/" else ""
+        self.target = upstream_target(scope, strip_prefix=prefix)
+        # The request line is part of the head, and a server may have let a long one pass.
+        left = max_head - len(self.target)
+        self._head = RequestHead(scope["headers"], http_version=self._version, limit=left)
         limit, length = pool.limits.max_body, self._head.content_length
         if limit is not None and length is not None and length > limit:
             raise BodyTooLarge(f"request body of {length} bytes, over {limit}")
-        prefix = route.path if route.strip_prefix and route.path != "/" else ""
-        self.target = upstream_target(scope, strip_prefix=prefix)
         self.info = self._describe(trusted)
         self._headers = self._rewrite(trusted, rfc7239=rfc7239)
         if prefix:

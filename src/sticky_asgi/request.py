@@ -17,7 +17,7 @@ class RequestInfo:
     Args:
         method: Request method, upper case as sent; `"GET"` for a WebSocket handshake.
         path: Decoded path below the application's root path.
-        raw_path: The same path as it was sent, percent-encoded.
+        raw_path: The path as it was sent: percent-encoded, root path included.
         query_string: Raw query without the `?`.
         headers: Raw header list: lower-case names, order and duplicates kept.
         scheme: `http` or `https`: the one the visitor used, where a trusted proxy says so.
