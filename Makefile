@@ -13,6 +13,8 @@ FLOOR_PYTHON ?= $(PYTHON)
 PORT ?= 8000
 
 PIP_OPTIONS := --quiet --disable-pip-version-check
+# The tests mostly wait for sockets, so more of them run at a time than there are processors.
+PYTEST_OPTIONS ?= --numprocesses 4 --dist loadfile
 # Tests of the documentation and the examples need FastAPI, which needs a newer Starlette.
 FLOOR_IGNORE := --ignore-glob='*test_docs*' --ignore-glob='*test_examples*' \
 	--ignore-glob='*test_readme*' --ignore=tests/docs --ignore=tests/examples
@@ -24,7 +26,7 @@ demo: .venv/.demo
 	.venv/bin/sticky-asgi demo --port $(PORT)
 
 test: lint floor
-	.venv/bin/python -m pytest --cov --cov-report=term:skip-covered
+	.venv/bin/python -m pytest $(PYTEST_OPTIONS) --cov --cov-report=term:skip-covered
 
 lint: .venv/.dev
 	.venv/bin/ruff check
@@ -35,7 +37,7 @@ floor:
 	@if $(FLOOR_PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 14))'; then \
 		$(MAKE) --no-print-directory .venv-floor/.floor && \
 		echo 'Tests with the oldest supported libraries' && \
-		.venv-floor/bin/python -m pytest $(FLOOR_IGNORE); \
+		.venv-floor/bin/python -m pytest $(PYTEST_OPTIONS) $(FLOOR_IGNORE); \
 	elif [ "$$CI" = true ]; then \
 		echo 'make: set FLOOR_PYTHON to a Python 3.11 to 3.13 for the oldest libraries' >&2; \
 		exit 1; \

@@ -30,6 +30,7 @@ from tests.servers import (
 from tests.watching import SECRET, First, Watched, kept_servers, watched
 
 BRIEF = Limits(queue_timeout=0.2)
+PATIENT = Limits(queue_timeout=30)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -106,9 +107,9 @@ def crowd(
     http: HttpImplementation = "h11",
     lane: Lane = "http1",
     *,
+    limits: Limits = PATIENT,
     max_requests: int = 1,
     on_lost: OnLost = "rebalance",
-    **options: Any,
 ) -> Iterator[Crowd]:
     a, b = Gated("a"), Gated("b")
     with RawBackend(a.handler) as first, RawBackend(b.handler) as second:
@@ -120,8 +121,8 @@ def crowd(
             ],
             balancer=First(),
             affinity=SignedCookie(SECRET, on_lost=on_lost),
+            limits=limits,
             transport=transport_of(lane),
-            **options,
         )
         with ThreadPoolExecutor(24) as threads, watched(pool, http) as front:
             yield Crowd(front, a, b, threads)
@@ -194,7 +195,7 @@ def test_visitors_of_one_backend_do_not_hold_up_the_others(http: HttpImplementat
 
 
 def test_a_full_queue_is_503_with_retry_after(http: HttpImplementation, lane: Lane) -> None:
-    with crowd(http, lane, limits=Limits(queue=1)) as c:
+    with crowd(http, lane, limits=Limits(queue=1, queue_timeout=30)) as c:
         held = [c.hold(c.a, b"/a"), c.hold(c.b, b"/b")]
         waiting = c.queue(b"/waits")
         assert_sent_away(c.front.request("GET", b"/too-late"))
@@ -284,7 +285,7 @@ def test_a_pinned_visitor_is_sent_away_when_the_others_are_full_too(
 def test_a_waiting_client_that_leaves_frees_its_place(
     http: HttpImplementation, lane: Lane, is_reset: bool
 ) -> None:
-    with crowd(http, lane, limits=Limits(queue=1)) as c:
+    with crowd(http, lane, limits=Limits(queue=1, queue_timeout=30)) as c:
         held = [c.hold(c.a, b"/a"), c.hold(c.b, b"/b")]
         client = RawClient(c.front.port)
         client.send(encode_request("POST", b"/left", body=b"abc"))
@@ -421,6 +422,7 @@ def test_a_backend_never_has_more_than_it_may(http: HttpImplementation, lane: La
         waiting = [c.go(target) for target in targets]
         eventually(lambda: c.pool.queued == 18)
         assert (c.pool["a"].in_flight, c.pool["b"].in_flight) == (3, 3)
+        eventually(lambda: (c.a.now, c.b.now) == (3, 3))
         c.a.release(*targets)
         c.b.release(*targets)
         assert [future.result(10).status for future in waiting] == [200] * 24

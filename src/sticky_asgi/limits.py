@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -18,7 +19,8 @@ class Limits:
         max_body: Largest request body in bytes. Default None: no limit. Beyond it: 413.
 
     Raises:
-        ValueError: A negative number, or a `queue_timeout` of 0.
+        ValueError: A value that is no such number: negative, a `queue_timeout` of 0 or infinite,
+            a bool, a string.
     """
 
     queue: int = 100
@@ -26,9 +28,21 @@ class Limits:
     max_body: int | None = None
 
     def __post_init__(self) -> None:
-        if self.queue < 0:
-            raise ValueError(f"queue must not be negative, got {self.queue!r}")
-        if not self.queue_timeout > 0:
-            raise ValueError(f"queue_timeout must be positive, got {self.queue_timeout!r}")
-        if self.max_body is not None and self.max_body < 0:
-            raise ValueError(f"max_body must not be negative, got {self.max_body!r}")
+        if not _is_count(self.queue):
+            raise ValueError(f"queue must be an integer of at least 0, got {self.queue!r}")
+        timeout = self.queue_timeout
+        if (
+            not isinstance(timeout, int | float)
+            or isinstance(timeout, bool)
+            or not 0 < timeout < math.inf
+        ):
+            raise ValueError(f"queue_timeout must be a positive number of seconds, got {timeout!r}")
+        if self.max_body is not None and not _is_count(self.max_body):
+            raise ValueError(
+                f"max_body must be an integer of at least 0 or None, got {self.max_body!r}"
+            )
+
+
+def _is_count(value: object) -> bool:
+    # A bool is an int to Python, and a mistake here.
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
