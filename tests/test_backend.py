@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import traceback
 from typing import Any
 
 import pytest
@@ -62,9 +63,8 @@ def test_in_process() -> None:
         pytest.param("http://", "has no host", id="no-host"),
         pytest.param("http://:8000", "has no host", id="port-only"),
         pytest.param("http://a/path", "must have no path", id="path"),
-        pytest.param("http://a?q", "no user, query or fragment", id="query"),
-        pytest.param("http://a#f", "no user, query or fragment", id="fragment"),
-        pytest.param("http://u:p@a", "no user, query or fragment", id="user"),
+        pytest.param("http://a?q", "no query or fragment", id="query"),
+        pytest.param("http://a#f", "no query or fragment", id="fragment"),
         pytest.param("http://a:0", "port from 1 to 65535", id="port-0"),
         pytest.param("http://a:65536", "cannot be read", id="port-too-large"),
         pytest.param("http://a:x", "cannot be read", id="port-no-number"),
@@ -80,6 +80,50 @@ def test_url_refused(url: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         Backend(url)
     assert repr(url) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        pytest.param("http://alice:s3cret@a", "'http://…@a' must have no user and", id="user"),
+        pytest.param("ftp://alice:s3cret@a", "'ftp://…@a' must have no user", id="other-scheme"),
+        pytest.param("alice:s3cret@a:80", "'…@a:80' must begin with", id="no-scheme"),
+        pytest.param("http://alice:s3cret@a:x", "'http://…@a:x' must have no user", id="bad-port"),
+        pytest.param("http://alice:s3cret/@a", "'http://…@a' cannot be read", id="slash"),
+        pytest.param("http://alice:80/s3cret@a", "'http://…@a' must have no path", id="slash-2"),
+        pytest.param("http://alice:80?s3cret@a", "'http://…@a' must have no query", id="question"),
+        pytest.param("http://alice:s3cret@x@[a", "'http://…@[a' cannot be read", id="bracket"),
+        pytest.param("http://alice:s3cret℀@a", "'http://…@a' cannot be read", id="unicode"),
+        pytest.param("http://alice:s3cret\n@a", "'http://…@a' must have no user", id="newline"),
+        pytest.param("http+unix://alice:s3cret@/x", "…@/x' must have no user", id="socket"),
+    ],
+)
+def test_a_password_is_never_shown(url: str, shown: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        Backend(url)
+    message = "".join(traceback.format_exception(caught.value)).rpartition("ValueError")[2]
+    assert shown in message
+    assert "s3cret" not in message
+    assert "alice" not in message
+
+
+def test_a_socket_may_have_an_at_sign_in_its_path() -> None:
+    assert Backend("http+unix:///run/me@a.sock").uds == "/run/me@a.sock"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        pytest.param([5], {}, "^backend url must be str, got 5$", id="url"),
+        pytest.param([b"http://a"], {}, "url must be str, got b'http://a'", id="bytes"),
+        pytest.param([APP], {}, r"url .*; did you mean Backend\(app=..., id=...\)", id="app"),
+        pytest.param(["http://a"], {"id": 5}, "^id must be str or None, got 5$", id="id"),
+        pytest.param(["http://a"], {"metadata": 5}, "^metadata must .* got 5$", id="metadata"),
+    ],
+)
+def test_types_refused(arguments: list[Any], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        Backend(*arguments, **options)
 
 
 NUMBERS: list[Any] = [True, "3", math.nan, math.inf, -1, None]
@@ -186,6 +230,15 @@ def test_latency_is_a_moving_average() -> None:
     assert state.latency == 1.0
     state.observe_latency(2.0)
     assert state.latency == pytest.approx(1.2)
+
+
+def test_failures_are_counted_since_the_last_answer() -> None:
+    state = BackendState(Backend("http://a:1"))
+    state.observe_failure()
+    state.observe_failure()
+    assert state.failures == 2
+    state.observe_latency(1.0)
+    assert state.failures == 0
 
 
 def test_repr() -> None:

@@ -297,6 +297,37 @@ def test_two_choices_draws_two_different_ones(weights: list[int], seed: int) -> 
     assert balancer.pick(candidates, REQUEST) in candidates
 
 
+@pytest.mark.parametrize(
+    "policy",
+    [
+        pytest.param("Random()", id="random"),
+        pytest.param("TwoChoices()", id="two-choices"),
+        pytest.param("ConsistentHash(header_key('x-user'))", id="hash-without-key"),
+    ],
+)
+def test_forked_workers_pick_differently(policy: str) -> None:
+    code = (
+        "import os; from tests.contracts import *; from sticky_asgi import *\n"
+        f"c = states(a=1, b=1, c=1, d=1); balancer = {policy}\n"
+        "child = os.fork()\n"
+        "if child: os.waitpid(child, 0)\n"
+        "line = ''.join(balancer.pick(c, RequestInfo()).id for _ in range(100)) + '\\n'\n"
+        "os.write(1, line.encode())\n"
+    )
+    lines = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60,
+        env={"PYTHONPATH": ":".join(path or "." for path in sys.path)},
+    ).stdout.split()  # fmt: skip
+    assert [len(line) for line in lines] == [100, 100]
+    assert lines[0] != lines[1]
+
+
+@pytest.mark.parametrize("policy", [Random, TwoChoices, ConsistentHash])
+def test_a_source_of_randomness_is_asked_for_numbers(policy: Callable[..., Balancer]) -> None:
+    with pytest.raises(TypeError, match=r"^rng must be an object with random\(\), got 5$"):
+        policy(rng=5)
+
+
 class Draws(random.Random):
     """A source of randomness that says what it is told to."""
 
@@ -442,6 +473,62 @@ def test_a_backend_that_hangs_is_not_probed_again() -> None:
     assert picks(LeastTime(), candidates, 1000) == "a" * 1000
 
 
+@pytest.mark.parametrize(
+    "latency",
+    [pytest.param(None, id="dead-from-the-start"), pytest.param(0.001, id="was-the-fastest")],
+)
+def test_a_dead_backend_is_seldom_tried(latency: float | None) -> None:
+    candidates = _, dead, _ = states(a=1, b=1, c=1)
+    for state in candidates:
+        state.latency = latency
+    balancer = LeastTime()
+    tried = 0
+    for _ in range(300):
+        state = balancer.pick(candidates, REQUEST)
+        if state is dead:
+            tried += 1
+            state.observe_failure()
+        else:
+            state.observe_latency(0.02)
+    # First, perhaps when the others turn out to be slower, and when it is probed.
+    assert 1 <= tried <= 5
+
+
+def test_a_dead_backend_does_not_attract_visitors_by_being_idle() -> None:
+    candidates = a, dead, c = states(a=1, b=1, c=1)
+    a.in_flight = c.in_flight = 5
+    a.latency = c.latency = 0.02
+    balancer = LeastTime()
+    tried = 0
+    for _ in range(300):
+        if balancer.pick(candidates, REQUEST) is dead:
+            tried += 1
+            dead.observe_failure()
+    assert 1 <= tried <= 10
+
+
+def test_a_backend_that_is_back_gets_visitors_again() -> None:
+    candidates = a, b = states(a=1, b=1)
+    a.latency = 0.02
+    b.failures = 1000
+    balancer = LeastTime()
+    picked = ""
+    for _ in range(400):
+        state = balancer.pick(candidates, REQUEST)
+        state.observe_latency(0.02)
+        picked += state.id
+    assert b.failures == 0
+    assert picked[-100:].count("b") >= 45
+
+
+def test_a_pool_that_is_dead_all_over_is_tried_in_turn() -> None:
+    candidates = states(a=1, b=1, c=1)
+    balancer = LeastTime()
+    for _ in range(30):
+        balancer.pick(candidates, REQUEST).observe_failure()
+    assert [state.failures for state in candidates] == [10, 10, 10]
+
+
 # --- ConsistentHash -----------------------------------------------------------------------------
 
 VISITORS = list(visitors(2000))
@@ -570,6 +657,11 @@ def test_keys_are_values() -> None:
         pytest.param(lambda: header_key(b"x"), r"got b'x'", id="header-bytes"),  # type: ignore[arg-type]
         pytest.param(lambda: cookie_key("a=b"), r"cookie_key: name .* got 'a=b'", id="cookie"),
         pytest.param(lambda: query_key(""), r"query_key: name .* got ''", id="query"),
+        pytest.param(
+            lambda: ConsistentHash(header_key),  # type: ignore[arg-type]
+            r"^key must be what header_key returns; did you mean header_key\(\.\.\.\)\?$",
+            id="not-called",
+        ),
         pytest.param(lambda: ConsistentHash("x-user"), r"key .* got 'x-user'", id="not-callable"),  # type: ignore[arg-type]
     ],
 )

@@ -23,6 +23,8 @@ import sticky_asgi
 from sticky_asgi import RequestInfo, SignedCookie
 from sticky_asgi.cli import cli
 from sticky_asgi.config import parse
+from sticky_asgi.listening import listening
+from sticky_asgi.serving import Settings, create_app
 from tests import servers
 from tests.conftest import Authority
 from tests.servers import RawBackend, RawClient, eventually, free_port, request, responding
@@ -109,6 +111,7 @@ def test_schema() -> None:
         pytest.param("{value}", id="value"),
         pytest.param("sticky_shop={value}", id="name and value"),
         pytest.param("sticky_shop={value}; Path=/; HttpOnly", id="header"),
+        pytest.param("Cookie: a=1; sticky_shop={value}; b=2", id="request header"),
     ],
 )
 def test_inspect(file: Path, form: str) -> None:
@@ -157,6 +160,11 @@ def test_inspect_needs_to_know_the_pool_and_the_secrets(file: Path, tmp_path: Pa
     result = invoke("inspect", "x", "-c", str(file), "--pool", "shopp")
     assert result.exit_code == 2
     assert "there is no pool 'shopp'; there is shop" in result.stderr
+    bare = tmp_path / "bare.yaml"
+    bare.write_text(f"secrets: {SECRET}\npools: {{shop: {{backends: [http://a]}}}}")
+    result = invoke("inspect", "x", "-c", str(bare), "--pool", "shop")
+    assert result.exit_code == 2
+    assert "pool 'shop' does not have a signed cookie" in result.stderr
     other = tmp_path / "other.yaml"
     other.write_text("pools: {shop: {backends: [http://a]}}")
     result = invoke("inspect", "x", "-c", str(other))
@@ -498,10 +506,110 @@ def test_https_and_unix_sockets(tmp_path: Path, authority: Authority) -> None:
 
 def test_a_certificate_that_cannot_be_used(file: Path) -> None:
     with Command("run", str(file), "--ssl-certfile", "/nowhere") as command:
-        assert command.wait() == 1
+        assert command.wait() == 2
         assert command.stderr == (
-            "sticky-asgi: the certificate cannot be used: No such file or directory\n"
+            "sticky-asgi: --ssl-certfile '/nowhere': No such file or directory\n"
         )
+
+
+def test_a_key_that_cannot_be_used(
+    file: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    args = ["run", str(file), "--ssl-certfile", str(authority.cert_file), "--ssl-keyfile"]
+    result = invoke(*args, "nope")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "sticky-asgi: --ssl-keyfile 'nope': No such file or directory\n",
+    )
+
+
+def test_a_pipe_is_no_configuration_file(tmp_path: Path) -> None:
+    """It could be read but once."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    result = invoke("run", str(path))
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"sticky-asgi: {path}: is not a regular file, and it has to be read more than once\n",
+    )
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example"])
+def test_a_host_that_is_no_name(file: Path, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    result = invoke("run", str(file), "--host", host)
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"sticky-asgi: cannot listen on {host}:8000: this is no host name\n",
+    )
+
+
+def test_only_its_own_unix_socket_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.sock"
+    with listening(uds=str(path)):
+        assert path.is_socket()
+    assert not path.exists()
+    with listening(uds=str(path)):
+        path.rename(tmp_path / "before.sock")
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(path))
+    assert path.is_socket()
+
+
+def test_a_worker_that_starts_with_a_wrong_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text("pools: {}")
+    environ: dict[str, str] = {}
+    Settings(file=str(path), workers=2).export(environ)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sticky_asgi.serving.LOOK_EVERY", 0)
+    with pytest.raises(SystemExit) as caught:
+        create_app()
+    assert caught.value.code == 1
+    assert caplog.messages == [f"not started:\n  {path}:1: pools: must not be empty"]
+
+
+def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
+    with named("a") as (a,):
+        path = write(tmp_path / "gateway.yaml", a)
+        with running(str(path), "--workers", "2") as (command, port):
+            command.wait_for("ready:", times=2)
+            victim = int(command.stderr.partition("[")[2].partition("]")[0])
+            assert victim != command.process.pid
+            os.kill(victim, signal.SIGKILL)
+            command.wait_for(f"worker {victim} died, starting another")
+            command.wait_for("ready:", times=3)
+            assert ask(port)[0] == b"a"
+            assert command.stop() == 0
+
+
+def test_sighup_waits_for_workers_that_are_starting(tmp_path: Path) -> None:
+    with named("a") as (a,):
+        path = write(tmp_path / "gateway.yaml", a)
+        with running(str(path), "--workers", "2") as (command, _):
+
+            def is_ready() -> bool:
+                os.kill(command.process.pid, signal.SIGHUP)
+                return command.stderr.count("ready:") >= 2
+
+            eventually(is_ready, 20, "both workers")
+            command.wait_for("INFO sticky_asgi.serving: reloaded", times=2)
+            assert "died" not in command.stderr
+            assert command.stop() == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sighup_ends_what_has_no_file(workers: int) -> None:
+    with named("a") as (a,):
+        args = ["--backend", a.url, "--workers", str(workers)]
+        with running(*args, env={"STICKY_SECRET": SECRET}) as (command, _):
+            command.wait_for("ready:", times=workers)
+            os.kill(command.process.pid, signal.SIGHUP)
+            assert command.wait() == (-signal.SIGHUP if workers == 1 else 0)
 
 
 def test_a_port_that_is_taken(file: Path) -> None:
@@ -512,6 +620,22 @@ def test_a_port_that_is_taken(file: Path) -> None:
             assert command.stderr == (
                 f"sticky-asgi: cannot listen on 127.0.0.1:{port}: Address already in use\n"
             )
+
+
+def test_the_start_line_lists_every_route(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(
+        "pools: {a: {backends: [http://a]}, b: {backends: [http://b, http://c]}}\n"
+        "routes:\n"
+        "  - {pool: a, methods: [POST, GET]}\n"
+        "  - {pool: b, host: x.example, path: /b, headers: {X-A: b}}\n"
+    )
+    port = free_port()
+    with Command("run", str(path), "--port", str(port)) as command:
+        command.wait_for(
+            f"http://127.0.0.1:{port} serves GET,POST / from a (1 backend), "
+            "x.example/b with x-a from b (2 backends)\n"
+        )
 
 
 def test_a_wrong_file(tmp_path: Path) -> None:

@@ -5,10 +5,19 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from pydantic_core import PydanticUndefined
 
 from sticky_asgi import (
@@ -25,7 +34,7 @@ from sticky_asgi import (
     Timeouts,
     TwoChoices,
 )
-from sticky_asgi.config import Config, ConfigError, json_schema, load, parse, quick
+from sticky_asgi.config import Config, ConfigError, json_schema, load, parse, quick, wrong_chain
 from sticky_asgi.config_model import (
     CookieSection,
     Document,
@@ -34,6 +43,7 @@ from sticky_asgi.config_model import (
     TimeoutsSection,
 )
 from sticky_asgi.units import DURATION_PATTERN, SIZE_PATTERN, parse_duration, parse_size
+from tests.conftest import Authority
 
 SECRET = "an-old-secret-of-22-by"
 
@@ -264,6 +274,7 @@ def test_variables_in_numbers_and_words() -> None:
         ("2", 2),
         ("1.5s", 1.5),
         ("1.5", 1.5),
+        ("5 s", 5),
         (7, 7),
         (0.5, 0.5),
     ],
@@ -290,6 +301,7 @@ def test_sizes(value: object, size: int) -> None:
         ("2w", "'2w' has an unknown unit; the units are ms, s, m, h or d"),
         ("soon", "must be a duration such as 250ms, 5s, 30m, 12h or 1d"),
         (True, "must be a duration such as 250ms, 5s, 30m, 12h or 1d"),
+        ("9" * 5000, "must be a duration such as 250ms, 5s, 30m, 12h or 1d"),
         (float("inf"), "must be a duration such as 250ms, 5s, 30m, 12h or 1d"),
     ],
 )
@@ -373,6 +385,86 @@ routes: [{path: /a, pool: a}, {path: /b, pool: b}]
 
 def test_an_alias_of_itself() -> None:
     assert "1: pools.x[0]: an alias refers to itself" in problems("pools: {x: &x [*x]}")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        pytest.param("!!int abc", "is not a whole number that can be used", id="int"),
+        pytest.param("!!int ''", "is not a whole number that can be used", id="empty int"),
+        pytest.param("!!int 1:30", "is not a whole number that can be used", id="base 60"),
+        pytest.param("!!bool maybe", "is not true or false", id="bool"),
+        pytest.param("!!float x", "is not a number that can be used", id="float"),
+        pytest.param("9" * 5000, "is not a whole number that can be used", id="5000 digits"),
+        pytest.param("0x" + "f" * 5000, "is too large a number", id="5000 hex digits"),
+        pytest.param("!x {}", "unknown tag '!x'", id="tagged mapping"),
+        pytest.param("!!set {}", "unknown tag 'tag:yaml.org,2002:set'", id="set"),
+        pytest.param("!!omap []", "unknown tag 'tag:yaml.org,2002:omap'", id="omap"),
+    ],
+)
+def test_values_that_yaml_cannot_read(value: str, message: str) -> None:
+    assert problems(ONE % f",\n  host: {value}")[0] == f"2: pools.shop.host: {message}"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        pytest.param("[" * 900 + "]" * 900, "nested too deeply", id="900 brackets"),
+        pytest.param("[" * 60 + "]" * 60, "nested too deeply", id="60 brackets"),
+        pytest.param(
+            '"\\UFFFFFFFF"', "not valid YAML: an escape that is no character", id="escape"
+        ),
+        pytest.param(
+            "[&a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1], "
+            + ", ".join(
+                f"&{new} [{', '.join([f'*{old}'] * 10)}]" for old, new in pairwise("abcdefgh")
+            )
+            + "]",
+            "too many values",
+            id="alias bomb",
+        ),
+    ],
+)
+def test_a_file_that_is_too_much(value: str, message: str) -> None:
+    assert problems(ONE % f", host: {value}") == [f"1: {message}"]
+
+
+def test_there_are_no_numbers_of_base_60() -> None:
+    text = ONE % ", affinity: {cookie: {idle_timeout: 1:30}}"
+    (problem,) = problems(text)
+    assert "affinity.cookie.idle_timeout: must be a duration such as" in problem
+
+
+def test_files_of_certificates(tmp_path: Path, authority: Authority) -> None:
+    cert, key = authority.cert_file, authority.key_file
+    other = tmp_path / "other.pem"
+    other.write_bytes(
+        ec.generate_private_key(ec.SECP256R1()).private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+        )
+    )
+    locked = tmp_path / "locked.pem"
+    locked.write_bytes(
+        load_pem_private_key(key.read_bytes(), None).private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")
+        )
+    )
+    assert wrong_chain(cert, key) is None
+    for certfile, keyfile, expected in (
+        ("nope", key, (False, "'nope': No such file or directory")),
+        (key, key, (False, f"'{key}': there is no certificate in PEM form in it")),
+        (cert, "nope", (True, "'nope': No such file or directory")),
+        (cert, cert, (True, f"'{cert}': there is no key in PEM form in it")),
+        (cert, locked, (True, f"'{locked}': the key is encrypted")),
+        (
+            cert,
+            other,
+            (True, f"'{other}': the key does not belong to the certificate in '{cert}'"),
+        ),
+    ):
+        assert wrong_chain(certfile, keyfile) == expected
+    text = ONE % f", tls: {{client_cert: '{cert}', client_key: nope}}"
+    assert problems(text) == ["1: pools.shop.tls.client_key: 'nope': No such file or directory"]
 
 
 def test_an_unknown_tag() -> None:
@@ -463,7 +555,7 @@ NAMES = "round_robin, random, least_requests, two_choices, least_time, consisten
         ("tls: {client_key: x}", "tls.client_key: 'x' needs a client_cert"),
         (
             "tls: {ca_file: /nowhere}",
-            "tls: a certificate file cannot be used: No such file or directory",
+            "tls.ca_file: '/nope': No such file or directory",
         ),
         ("affinity: {}", "affinity.cookie: is missing"),
         ("affinity: {cookie: null}", "affinity.cookie: must be a mapping such as {}, got null"),
@@ -520,7 +612,11 @@ def test_mistakes_in_a_pool(text: str, expected: str) -> None:
             "{url: http://a, wieght: 2}",
             "pools.shop.backends[0].wieght: unknown key; did you mean 'weight'?",
         ),
-        ("5", "pools.shop.backends[0]: must be a mapping such as {}, got a number"),
+        ("5", "pools.shop.backends[0]: must be a URL or a mapping with the key 'url'"),
+        (
+            "{url: http://a, max_requests: 1.5}",
+            "pools.shop.backends[0].max_requests: must be a whole number, got 1.5",
+        ),
         ("", "pools.shop.backends: must not be empty"),
     ],
 )  # fmt: skip
@@ -607,6 +703,10 @@ def test_pools_are_needed() -> None:
 def test_routes_are_needed_for_several_pools() -> None:
     assert problems("pools: {a: {backends: [http://a]}, b: {backends: [http://b]}}") == [
         "1: routes is missing: with several pools it says which paths go where"
+    ]
+    text = "pools: {a: {backends: [http://a]}, b: {backends: [http://b]}}\nroutes: null"
+    assert problems(text) == [
+        "2: routes: routes is missing: with several pools it says which paths go where"
     ]
 
 
@@ -814,6 +914,10 @@ def test_the_schema() -> None:
     assert {"type": "string", "pattern": DURATION_PATTERN} in str_options(connect)
     replay_limit = sections["RetrySection"]["properties"]["replay_limit"]
     assert {"type": "string", "pattern": SIZE_PATTERN} in str_options(replay_limit)
+    (of_secrets,) = (
+        option for option in schema["properties"]["secrets"]["anyOf"] if option["type"] == "array"
+    )
+    assert of_secrets["minItems"] == 1
     for name, section in sections.items():
         assert section["additionalProperties"] is False, name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -368,5 +369,67 @@ def test_a_server_that_raises_os_error_says_that_the_client_left() -> None:
             async with exchange:
                 await exchange.start(200, [])
         assert exchange.response_started
+
+    run(main)
+
+
+def test_a_server_that_repeats_itself_is_not_listened_to_for_ever() -> None:
+    """Middleware that replays a body often does so again and again, without ever waiting."""
+
+    async def main() -> None:
+        asked = 0
+
+        async def receive() -> Message:
+            nonlocal asked
+            asked += 1
+            return {"type": "http.request", "body": b"abc", "more_body": False}
+
+        exchange = HttpExchange(receive, Server().send)
+        exchange.body = new_body()
+        async with exchange:
+            await exchange.take_first_piece()
+            assert exchange.body.complete == b"abc"
+            await turn()
+        assert asked <= 3
+
+    run(main)
+
+
+def test_a_receive_that_raises_is_a_client_that_left(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async def receive() -> Message:
+            raise RuntimeError("a bug in front of the gateway")
+
+        with pytest.raises(ClientDisconnected):
+            await wait_in(HttpExchange(receive, Server().send))
+
+    run(main)
+    assert "receive() raised an exception" in caplog.text
+
+
+def test_a_body_over_the_limit_ends_the_exchange_though_nobody_reads_it() -> None:
+    async def main() -> None:
+        server = Server()
+        exchange = server.exchange()
+        exchange.body = new_body(max_body=3)
+        server.inbox.put_nowait({"type": "http.request", "body": b"abcd", "more_body": True})
+        with pytest.raises(BodyTooLarge):
+            await wait_in(exchange)
+
+    run(main)
+
+
+def test_an_older_cancellation_is_not_taken_for_ours() -> None:
+    async def main() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        server = Server()
+        with pytest.raises(ClientDisconnected):
+            await wait_in(server.exchange(), server.leave)
+        assert task.cancelling() == 1
+        task.uncancel()
 
     run(main)

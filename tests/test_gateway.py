@@ -545,6 +545,58 @@ def test_an_event_of_a_request_that_never_got_anywhere() -> None:
 # Routes and pools
 
 
+def test_a_listener_that_raises_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def on_request(self, event: RequestFinished) -> None:
+            raise ZeroDivisionError
+
+    async def main() -> None:
+        listening = Listening()
+        gateway = Gateway({"/": pool(a=hello("a"))}, listeners=[Broken(), listening])
+        async with gateway:
+            assert (await Visit(gateway).response())[0] == 200
+        assert len(listening.events) == 1
+
+    run(main())
+    assert "raised an exception" in caplog.text
+
+
+def test_a_policy_that_raises_is_told_as_500() -> None:
+    class Broken:
+        def pick(self, candidates: Any, request: Any) -> Any:
+            raise ZeroDivisionError
+
+    async def main() -> None:
+        listening = Listening()
+        backends = [Backend(app=hello("a"), id="a")]
+        gateway = Gateway({"/": Pool("p", backends, balancer=Broken())}, listeners=[listening])
+        async with gateway:
+            with pytest.raises(ZeroDivisionError):
+                await Visit(gateway).response()
+        assert [event.status for event in listening.events] == [500]
+
+    run(main())
+
+
+def test_a_pinned_visitor_goes_elsewhere_when_nobody_may_wait() -> None:
+    async def main() -> None:
+        backends = [Backend(app=hello(id), id=id, max_requests=1) for id in "ab"]
+        made = Pool("p", backends, affinity=SignedCookie("s" * 16), limits=Limits(queue=0))
+        gateway = Gateway({"/": made})
+        async with gateway:
+            _, headers, body = await Visit(gateway).response()
+            cookie = headers[b"set-cookie"].partition(b";")[0]
+            mine = body.decode()[-1]
+            with made.lease(made[mine]):
+                fields = [(b"host", b"test"), (b"cookie", cookie)]
+                status, headers, other = await Visit(gateway, headers=fields).response()
+            assert status == 200
+            assert other != body
+            assert b"set-cookie" in headers
+
+    run(main())
+
+
 def test_routes_can_be_replaced() -> None:
     one, two = pool(a=hello("one")), Pool("two", [Backend(app=hello("two"), id="b")])
     gateway = Gateway({"/": one})

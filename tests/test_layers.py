@@ -22,6 +22,7 @@ LAYERS = (
     (
         "exceptions",
         "backend",
+        "checks",
         "hash_keys",
         "headers",
         "limits",

@@ -73,10 +73,18 @@ def test_limits_accept() -> None:
         pytest.param({"verify": 0}, "verify must .* got 0", id="verify-number"),
         pytest.param({"verify": None}, "verify must .* got None", id="verify-none"),
         pytest.param({"server_name": ""}, "server_name must .* got ''", id="no-name"),
+        pytest.param({"ca_file": ""}, "ca_file must .* got ''", id="no-file"),
     ],
 )
 def test_tls_refuses(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
+        TLS(**options)
+
+
+@pytest.mark.parametrize("name", ["ca_file", "client_cert", "client_key", "server_name"])
+def test_tls_refuses_other_types(name: str) -> None:
+    options: dict[str, Any] = {"client_cert": "c.pem", name: 5}
+    with pytest.raises(TypeError, match=f"^{name} must be str .*or None, got 5$"):
         TLS(**options)
 
 

@@ -205,7 +205,36 @@ def test_has_another(exclude: set[str], expected: bool) -> None:
     made = pool("abc")
     made.drain("b")
     made.set_intent("c", Intent.DOWN)
-    assert made.has_another(exclude) is expected
+    assert made.has_another(Resolution(AffinityStatus.NEW), exclude) is expected
+
+
+@pytest.mark.parametrize(
+    ("on_lost", "resolution", "expected"),
+    [
+        pytest.param("rebalance", belongs_to("a"), True, id="may-move"),
+        pytest.param("reject", belongs_to("a"), False, id="must-not-move"),
+        pytest.param("reject", Resolution(AffinityStatus.NEW), True, id="new"),
+    ],
+)
+def test_has_another_for_a_visitor(on_lost: Any, resolution: Resolution, expected: bool) -> None:
+    made = pool("ab", affinity=Pinning(on_lost))
+    assert made.has_another(resolution, {"a"}) is expected
+
+
+def test_has_another_counts_only_who_has_room() -> None:
+    made = pool("ab", max_requests=1)
+    made.lease(made["b"])
+    assert not made.has_another(Resolution(AffinityStatus.NEW), {"a"})
+
+
+def test_a_wish_goes_with_its_backend() -> None:
+    made = pool("ab")
+    made.drain("b")
+    held = made.lease(made["b"])
+    made.remove("b")
+    made.add(backend("b"))
+    assert (made["b"].intent, made["b"].in_flight) == (Intent.ACTIVE, 1)
+    held.release()
 
 
 # Pinned requests

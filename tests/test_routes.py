@@ -186,13 +186,60 @@ def test_every_condition_counts() -> None:
         pytest.param({"host": "[::1]:80"}, r"got '\[::1\]:80'", id="ipv6-port"),
         pytest.param({"methods": "GET"}, r"list such as \['GET'\], got 'GET'", id="one-method"),
         pytest.param({"methods": []}, r"list such as \['GET'\], got \[\]", id="no-method"),
-        pytest.param({"methods": [""]}, r"list such as \['GET'\], got \[''\]", id="empty-method"),
+        pytest.param({"methods": [""]}, "names such as 'GET', got ''", id="empty-method"),
+        pytest.param({"methods": 5}, r"list such as \['GET'\], got 5", id="methods-number"),
+        pytest.param({"methods": [5]}, "methods .* such as 'GET', got 5", id="method-number"),
+        pytest.param({"methods": ["GET POST"]}, "methods .* got 'GET POST'", id="two-in-one"),
         pytest.param({"headers": {"": "x"}}, "headers must have names", id="empty-header"),
+        pytest.param({"headers": {"x a": "x"}}, "names .* got 'x a'", id="header-with-blank"),
+        pytest.param({"headers": {"x:": "x"}}, "names .* got 'x:'", id="header-with-colon"),
+        pytest.param({"headers": {5: "x"}}, "names .* got 5", id="header-number"),
+        pytest.param({"headers": {"x": "日"}}, "'x' must be Latin-1 .* got '日'", id="value"),
+        pytest.param({"headers": {"x": "a\n"}}, "'x' must be Latin-1 .* got 'a", id="control"),
+        pytest.param({"headers": {"x": " a"}}, "'x' .* blanks .* got ' a'", id="blank"),
+        pytest.param(
+            {"path": "/x?y=1"},
+            r"^path is matched against the decoded path.* got '/x\?y=1', did you mean '/x'",
+            id="query",
+        ),
+        pytest.param({"path": "/x#y"}, "decoded path.* did you mean '/x'", id="fragment"),
+        pytest.param(
+            {"path": "/a%2Fb"},
+            "decoded path.* got '/a%2Fb', did you mean '/a/b'",
+            id="escaped-path",
+        ),
     ],
 )
 def test_bad_routes(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Route(POOL, **options)
+
+
+@pytest.mark.parametrize(
+    ("pool", "options", "message"),
+    [
+        pytest.param("x", {}, "^pool must be Pool or None, got 'x'", id="pool"),
+        pytest.param(POOL, {"path": None}, "^path must be str, got None", id="path"),
+        pytest.param(POOL, {"host": 5}, "^host must be str or None, got 5", id="host"),
+        pytest.param(POOL, {"headers": 5}, "^headers must be Mapping or None, got 5", id="headers"),
+        pytest.param(
+            POOL, {"headers": {"x": 5}}, "^headers: the value of 'x' must be str, got 5", id="value"
+        ),
+        pytest.param(
+            POOL, {"strip_prefix": "no"}, "^strip_prefix must be bool, got 'no'", id="strip-prefix"
+        ),
+    ],
+)
+def test_types_refused(pool: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        Route(pool, **options)
+
+
+def test_unusual_routes_that_can_match() -> None:
+    assert matches(Route(POOL, path="/100%"), path="/100%")
+    assert matches(Route(POOL, headers={"x": ""}), headers=[(b"x", b"")])
+    assert matches(Route(POOL, headers={"x": "é, ü"}), headers=[(b"x", b"\xe9, \xfc")])
+    assert matches(Route(POOL, methods=["m-search"]), method="M-SEARCH")
 
 
 @pytest.mark.parametrize(
@@ -213,6 +260,7 @@ def test_bad_routes(options: dict[str, Any], message: str) -> None:
         pytest.param(
             {"/": "http://a"}, TypeError, "Pool objects or None, .*, got 'http://a'", id="url"
         ),
+        pytest.param({5: POOL}, TypeError, "pools must map paths .* got the path 5", id="number"),
         pytest.param({"/": [POOL]}, TypeError, r"got \[<Pool shop", id="list-in-mapping"),
         pytest.param([POOL], TypeError, "list of Route, got <Pool shop", id="list-of-pools"),
         pytest.param(POOL, TypeError, "list of Route, got <Pool shop", id="pool"),

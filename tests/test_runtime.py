@@ -170,6 +170,39 @@ def test_a_lazy_start_is_taken_over_by_a_lifespan(backend: servers.RawBackend) -
     run(main())
 
 
+def test_a_request_during_the_change_finds_the_lifespans_clients() -> None:
+    runtimes = Runtimes(lambda: ())
+
+    async def main() -> None:
+        lazy = await runtimes.clients()
+
+        async def ask_meanwhile() -> object:
+            return await runtimes.clients()
+
+        asking = asyncio.ensure_future(ask_meanwhile())
+        async with runtimes.running():
+            managed = await runtimes.clients()
+            assert managed is not lazy
+            assert await asking in (lazy, managed)
+            gc.collect()
+            assert await runtimes.clients() is managed
+
+    run(main())
+
+
+def test_entered_by_two_at_once() -> None:
+    runtimes = Runtimes(lambda: (in_process(a=App()),))
+
+    async def enter() -> None:
+        async with runtimes.running():
+            await runtimes.clients()
+
+    async def main() -> None:
+        await asyncio.gather(enter(), enter())
+
+    run(main())
+
+
 def test_entered_more_than_once() -> None:
     app = App()
     runtimes = Runtimes(lambda: (in_process(a=app),))

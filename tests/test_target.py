@@ -227,3 +227,9 @@ def test_stripping_agrees_with_the_decoded_path_or_refuses(prefix: str, raw_path
 def test_a_prefix_that_is_not_there_is_refused(raw_path: bytes, prefix: str) -> None:
     with pytest.raises(BadRequest):
         strip_front(raw_path, prefix)
+
+
+@pytest.mark.parametrize("method", ["", "GET /x HTTP/1.1\r\n\r\nGET", "G T", "GÉT"])
+def test_a_method_must_be_a_token(method: str) -> None:
+    with pytest.raises(BadRequest):
+        upstream_target({"path": "/", "raw_path": b"/", "method": method})

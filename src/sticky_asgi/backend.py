@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import math
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +16,10 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from starlette.types import ASGIApp
 
+from .checks import check_type
+
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
+_PASSWORD = re.compile(r"^([a-z+]+://)?.*@", re.IGNORECASE | re.DOTALL)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -54,6 +58,7 @@ class Backend:
     Raises:
         ValueError: Both or neither of `url` and `app`, a URL that cannot be used, an empty id, a
             negative or non-finite weight, a `max_requests` below 1.
+        TypeError: A url or an id that is no string, metadata that is no mapping.
     """
 
     __slots__ = ("app", "host", "id", "max_requests", "metadata", "port", "scheme", "uds", "url",
@@ -82,6 +87,11 @@ class Backend:
     ) -> None:
         if (url is None) == (app is None):
             raise ValueError("a backend takes either a url or an app")
+        if url is not None and not isinstance(url, str):
+            hint = "; did you mean Backend(app=..., id=...)?" if callable(url) else ""
+            raise TypeError(f"backend url must be str, got {url!r}{hint}")
+        check_type("id", id, str, None)
+        check_type("metadata", metadata, Mapping)
         scheme, host, port, uds = ("http", "", 0, None) if url is None else _parse_url(url)
         if id is None:
             if url is None:
@@ -141,33 +151,40 @@ class Backend:
 
 
 def _parse_url(url: str) -> tuple[str, str, int, str | None]:
+    # What comes before an @ may be a password: it is shown nowhere, however odd the URL.
+    shown = _PASSWORD.sub(r"\1…@", url)
     try:
         parts: SplitResult = urlsplit(url)
-        port = parts.port
+        has_user = "@" in parts.netloc
+        port = None if has_user else parts.port
     except ValueError as exc:
-        raise ValueError(f"backend url {url!r} cannot be read: {exc}") from None
+        # The reason may quote from the URL.
+        reason = "" if "@" in url else f": {exc}"
+        raise ValueError(f"backend url {shown!r} cannot be read{reason}") from None
+    if has_user:
+        raise ValueError(f"backend url {shown!r} must have no user and password")
     if parts.scheme not in ("http", "https", "http+unix"):
-        raise ValueError(f"backend url {url!r} must begin with http://, https:// or http+unix://")
-    if parts.query or parts.fragment or "@" in parts.netloc:
-        raise ValueError(f"backend url {url!r} must have no user, query or fragment")
+        raise ValueError(f"backend url {shown!r} must begin with http://, https:// or http+unix://")
+    if parts.query or parts.fragment:
+        raise ValueError(f"backend url {shown!r} must have no query or fragment")
     if parts.scheme == "http+unix":
         path = unquote(parts.path)
         if parts.netloc or not path.startswith("/") or path == "/":
             raise ValueError(
-                f"backend url {url!r} must name a socket, as in http+unix:///run/app.sock"
+                f"backend url {shown!r} must name a socket, as in http+unix:///run/app.sock"
             )
         return "http", "localhost", 0, path
     if not parts.hostname:
-        raise ValueError(f"backend url {url!r} has no host")
+        raise ValueError(f"backend url {shown!r} has no host")
     if not url.isascii() or not url.isprintable() or " " in url:
-        raise ValueError(f"backend url {url!r} must be printable ASCII without spaces")
+        raise ValueError(f"backend url {shown!r} must be printable ASCII without spaces")
     if parts.path not in ("", "/"):
         raise ValueError(
-            f"backend url {url!r} must have no path: targets are forwarded unchanged "
+            f"backend url {shown!r} must have no path: targets are forwarded unchanged "
             "(a Route can strip a prefix)"
         )
     if port == 0:
-        raise ValueError(f"backend url {url!r} must have a port from 1 to 65535")
+        raise ValueError(f"backend url {shown!r} must have a port from 1 to 65535")
     return parts.scheme, parts.hostname, port or _DEFAULT_PORTS[parts.scheme], None
 
 
@@ -181,6 +198,7 @@ class BackendState:
         "backend",
         "charged",
         "current_weight",
+        "failures",
         "health",
         "in_flight",
         "intent",
@@ -198,6 +216,8 @@ class BackendState:
         self.in_flight = 0
         self.requests = 0
         self.latency: float | None = None
+        #: Requests that failed since the last answer.
+        self.failures = 0
         self.current_weight = 0.0
         self.charged = False
 
@@ -232,11 +252,16 @@ class BackendState:
         )
 
     def observe_latency(self, seconds: float) -> None:
-        """Add one time to first byte to the moving average."""
+        """Add one time to first byte to the moving average: the backend has answered."""
+        self.failures = 0
         if self.latency is None:
             self.latency = seconds
         else:
             self.latency += self.LATENCY_DECAY * (seconds - self.latency)
+
+    def observe_failure(self) -> None:
+        """Count a request that the backend did not answer."""
+        self.failures += 1
 
     def __repr__(self) -> str:
         return (

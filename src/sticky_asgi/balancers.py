@@ -26,7 +26,8 @@ from itertools import accumulate
 from typing import Protocol
 
 from .backend import BackendState
-from .hash_keys import HashKey, client_key
+from .checks import check_object
+from .hash_keys import HashKey, client_key, cookie_key, header_key, path_key, query_key
 from .request import RequestInfo
 
 
@@ -172,10 +173,13 @@ class RoundRobin:
 class _Wheel:
     """A wheel of fortune on which each candidate's sector is as wide as its weight."""
 
-    __slots__ = ("_bounds", "_rng", "_seen", "members", "weights")
+    __slots__ = ("_bounds", "_random", "_seen", "members", "weights")
 
     def __init__(self, rng: random.Random | None) -> None:
-        self._rng = random.Random() if rng is None else rng
+        check_object("rng", rng, "random")
+        # The module's own is seeded anew in a forked process; another object would make the same
+        # picks in every worker.
+        self._random = random.random if rng is None else rng.random
         self._seen: Sequence[BackendState] | None = None
         self._bounds: list[float] = []
         self.members: list[BackendState] = []
@@ -188,12 +192,12 @@ class _Wheel:
             self._bounds = list(accumulate(self.weights))
             self._seen = _memory_key(candidates)
         bounds = self._bounds
-        return bisect(bounds, self._rng.random() * bounds[-1], 0, len(bounds) - 1)
+        return bisect(bounds, self._random() * bounds[-1], 0, len(bounds) - 1)
 
     def spin_past(self, taken: int) -> int:
         """Where it stops once the sector `taken` is cut out; there must be another."""
         bounds, width = self._bounds, self.weights[taken]
-        point = self._rng.random() * (bounds[-1] - width)
+        point = self._random() * (bounds[-1] - width)
         if point >= bounds[taken] - width:
             point += width
         position = bisect(bounds, point, 0, len(bounds) - 1)
@@ -209,8 +213,8 @@ class Random:
     `RoundRobin`.
 
     Args:
-        rng: Source of randomness. Default: an own `random.Random`, seeded by the system; give a
-            seeded one and the picks repeat.
+        rng: Source of randomness. Default: `random.random`, which every forked worker seeds anew;
+            give a seeded `random.Random` and the picks repeat.
 
     Source: Envoy's `RANDOM`, HAProxy's `balance random(1)`.
     """
@@ -236,8 +240,8 @@ class TwoChoices:
     every gateway sees the same least busy backend, several gateways do not all rush to it.
 
     Args:
-        rng: Source of randomness. Default: an own `random.Random`, seeded by the system; give a
-            seeded one and the picks repeat.
+        rng: Source of randomness. Default: `random.random`, which every forked worker seeds anew;
+            give a seeded `random.Random` and the picks repeat.
 
     Source: Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing" (2001); nginx's
     `random two least_conn`, Traefik's `p2c`. Both draws are distinct and by weight.
@@ -336,9 +340,11 @@ class LeastTime:
 
     Latency is the moving average of the time to first byte (`BackendState.latency`). A backend
     that has not answered yet comes first while it is idle; with its first requests in flight it
-    counts as slow as the slowest candidate, so a cold one is tried but not flooded. One pick in
-    `PROBE_EVERY` goes to the next idle candidate in turn, whatever its latency: else a backend
-    whose first answer was slow might never get another visitor to show that it has recovered.
+    counts as slow as the slowest candidate, so a cold one is tried but not flooded. So does one
+    that failed since its last answer, and each failure counts like a request in flight: a dead
+    backend, which is always idle, would attract everybody else. One pick in `PROBE_EVERY` goes to
+    the next idle candidate in turn, whatever its latency: else a backend that was slow or failed
+    might never get another visitor to show that it has recovered.
 
     Source: nginx's `least_time header`, Finagle's Peak EWMA.
     """
@@ -364,29 +370,36 @@ class LeastTime:
             if ring.members[self._probed].in_flight == 0:
                 return ring.take(self._probed)
         best, least, slowest = places[0][0], (math.inf, 0), 0.0
-        cold: list[tuple[int, BackendState, float]] = []
+        unsure: list[tuple[int, BackendState, float]] = []
         for place in places:
             position, state, weight = place
             latency = state.latency
             if latency is None:
-                if state.in_flight == 0:
+                if state.in_flight == 0 and not state.failures:
                     return ring.take(position)
-                cold.append(place)
+                unsure.append(place)
                 continue
             if latency > slowest:
                 slowest = latency
+            if state.failures:
+                unsure.append(place)
+                continue
             cost = (latency * (state.in_flight + 1) / weight, state.in_flight)
             if cost < least:
                 best, least = position, cost
-        for position, state, weight in cold:
+        for position, state, weight in unsure:
             # Where nothing was measured yet, any figure does: it is the same for all.
-            cost = ((slowest or 1.0) * (state.in_flight + 1) / weight, state.in_flight)
+            load = state.in_flight + state.failures
+            cost = ((slowest or 1.0) * (load + 1) / weight, load)
             if cost < least:
                 best, least = position, cost
         return ring.take(best)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+_KEY_FUNCTIONS: tuple[object, ...] = (client_key, cookie_key, header_key, path_key, query_key)
 
 
 class ConsistentHash:
@@ -401,10 +414,10 @@ class ConsistentHash:
             `query_key(name)`, `path_key()`, or a callable that takes the `RequestInfo` and
             returns bytes. Default: `client_key()`. A request without it (None) gets a random
             backend, by weight.
-        rng: Source of randomness for requests without the key. Default: an own `random.Random`.
+        rng: Source of randomness for requests without the key. Default: `random.random`.
 
     Raises:
-        ValueError: A `key` that cannot be called.
+        ValueError: A `key` that cannot be called, or one of the functions above uncalled.
 
     Source: Thaler and Ravishankar, "Using Name-Based Mappings to Increase Hit Rates" (1998);
     weights by Schindelhauer and Schomaker (2005).
@@ -415,6 +428,9 @@ class ConsistentHash:
     def __init__(self, key: HashKey | None = None, *, rng: random.Random | None = None) -> None:
         if key is not None and not callable(key):
             raise ValueError(f"key must be callable, like header_key('x-user'), got {key!r}")
+        if key in _KEY_FUNCTIONS:
+            name = getattr(key, "__name__", "")
+            raise ValueError(f"key must be what {name} returns; did you mean {name}(...)?")
         self._key = client_key() if key is None else key
         self._wheel = _Wheel(rng)
         self._seen: Sequence[BackendState] | None = None

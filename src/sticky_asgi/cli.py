@@ -11,7 +11,6 @@ import os
 import re
 import signal
 import socket
-import ssl
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,9 +20,9 @@ from typing import Any, Literal, NoReturn
 import click
 import uvicorn
 
-from . import Pool, SignedCookie, __version__
+from . import Pool, Route, SignedCookie, __version__
 from .affinity.cookie import CookieReport
-from .config import Config, ConfigError, json_schema, load
+from .config import Config, ConfigError, json_schema, load, wrong_chain
 from .listening import address_of, listening
 from .serving import LOGGING, Settings, serve
 
@@ -119,8 +118,11 @@ def run(
         raise click.UsageError("give either a configuration file or --backend URL")
     if ssl_keyfile is not None and ssl_certfile is None:
         raise click.UsageError("--ssl-keyfile needs --ssl-certfile")
-    # Until the gateway listens to it, a SIGHUP must not end the process.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if file is not None:
+        if os.path.exists(file) and not os.path.isfile(file) and not os.path.isdir(file):
+            _fail(f"{file}: is not a regular file, and it has to be read more than once", 2)
+        # Until the gateway listens to it, a SIGHUP must not end the process.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings = Settings(file=file, backends=backends, workers=workers, access_log=access_log)
     try:
         config = settings.load()
@@ -138,7 +140,7 @@ def run(
     )
     with _listening(host, port, uds) as sockets:
         _say(f"{_places(sockets, server)} serves {_served(config)}")
-        serve(server, sockets)
+        serve(server, sockets, reloads=file is not None)
 
 
 @cli.command()
@@ -163,7 +165,10 @@ def schema() -> None:
 @click.option("-c", "--config", "file", required=True, type=click.Path(), help="Configuration.")
 @click.option("--pool", "pool_name", metavar="NAME", help="Ask this pool only.")
 def inspect(cookie: str, file: str, pool_name: str | None) -> None:
-    """Say what an affinity COOKIE means: a value, or name=value. Exit code 1: nothing."""
+    """Say what an affinity COOKIE means: a value, name=value, or a whole header.
+
+    Exit code 1: nothing.
+    """
     try:
         config = load(file)
     except ConfigError as exc:
@@ -175,12 +180,17 @@ def inspect(cookie: str, file: str, pool_name: str | None) -> None:
     if pool_name is not None and pool_name not in pools:
         raise click.UsageError(f"there is no pool {pool_name!r}; there is {', '.join(pools)}")
     asked = list(pools.values()) if pool_name is None else [pools[pool_name]]
-    # `name=value; Path=/` is what people copy; a value has no "=" of its own.
-    value = cookie.split(";")[0].rpartition("=")[2].strip()
+    asked = [pool for pool in asked if isinstance(pool.affinity, SignedCookie)]
+    if not asked:
+        who = "no pool has" if pool_name is None else f"pool {pool_name!r} does not have"
+        raise click.UsageError(f"{who} a signed cookie")
+    # `name=value; Path=/` or a whole header is what people copy; a value has no "=" of its own.
+    values = dict.fromkeys(part.rpartition("=")[2].strip() for part in cookie.split(";"))
     reports = [
         pool.affinity.inspect(value, pool)
         for pool in asked
         if isinstance(pool.affinity, SignedCookie)
+        for value in values
     ]
     genuine = [report for report in reports if report.status != "invalid"]
     if not genuine:
@@ -225,9 +235,9 @@ def _refuse(exc: ConfigError) -> NoReturn:
     sys.exit(2)
 
 
-def _fail(text: str) -> NoReturn:
+def _fail(text: str, code: int = 1) -> NoReturn:
     click.echo(f"sticky-asgi: {text}", err=True)
-    sys.exit(1)
+    sys.exit(code)
 
 
 def _list_of(names: Sequence[str]) -> str:
@@ -241,10 +251,18 @@ def _places(sockets: Sequence[socket.socket], server: uvicorn.Config) -> str:
 
 def _served(config: Config) -> str:
     return ", ".join(
-        f"{route.host or ''}{route.path} from {_described(route.pool)}"
+        f"{_pattern(route)} from {_described(route.pool)}"
         for route in config.routes
         if route.pool is not None
     )
+
+
+def _pattern(route: Route) -> str:
+    """`GET,POST shop.example/cart`, with the names of headers that must be there."""
+    methods = "" if route.methods is None else f"{','.join(sorted(route.methods))} "
+    names = ", ".join(name.decode("latin-1") for name, _ in route.headers)
+    headers = f" with {names}" if names else ""
+    return f"{methods}{route.host or ''}{route.path}{headers}"
 
 
 def _described(pool: Pool) -> str:
@@ -271,10 +289,9 @@ def _check_certificate(certfile: str | None, keyfile: str | None) -> None:
     """Find out now what every worker would fail with."""
     if certfile is None:
         return
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile)
-    except OSError as exc:
-        _fail(f"the certificate cannot be used: {exc.strerror or exc}")
+    wrong = wrong_chain(certfile, keyfile)
+    if wrong is not None:
+        _fail(f"{'--ssl-keyfile' if wrong.in_key else '--ssl-certfile'} {wrong.message}", 2)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
-from . import Backend, Gateway, Intent, Listener, Pool, Route
+from . import TLS, Backend, Gateway, Intent, Listener, Pool, Route
 from .config_fields import nearest
 from .config_model import Document
 from .config_problems import dotted, problems_of
@@ -310,8 +310,9 @@ def _wrong_references(source: Source) -> Iterator[tuple[KeyPath, str]]:
     yield from _twice(source.data, source)
     pools, routes = source.data.get("pools"), source.data.get("routes")
     names = list(pools) if isinstance(pools, dict) else []
-    if len(names) > 1 and "routes" not in source.data:
-        yield (), "routes is missing: with several pools it says which paths go where"
+    if len(names) > 1 and routes is None:
+        path: KeyPath = ("routes",) if "routes" in source.data else ()
+        yield path, "routes is missing: with several pools it says which paths go where"
     for index, route in enumerate(routes if isinstance(routes, list) else ()):
         pool = route.get("pool") if isinstance(route, dict) else None
         if isinstance(pool, str) and names and pool not in names:
@@ -352,13 +353,76 @@ def _wrong_objects(config: Config, workers: int) -> Iterator[tuple[KeyPath, str]
             yield ("pools", name), str(exc)
             continue
         if pool.tls is not None:
-            try:
-                pool.tls.create_context()
-            except (OSError, ssl.SSLError) as exc:
-                reason = exc.strerror or type(exc).__name__
-                yield ("pools", name, "tls"), f"a certificate file cannot be used: {reason}"
+            for key, text in _wrong_files(pool.tls):
+                yield ("pools", name, "tls", key), text
     if workers > 1 and config.needs_secret:
         yield (), "secrets is missing: several workers must know the same ones"
+
+
+def _wrong_files(tls: TLS) -> Iterator[tuple[str, str]]:
+    """Keys of the files that cannot be used, and why."""
+    if tls.ca_file is not None and (reason := _wrong_certificate(tls.ca_file)):
+        yield "ca_file", f"{str(tls.ca_file)!r}: {reason}"
+    if tls.client_cert is not None and (wrong := wrong_chain(tls.client_cert, tls.client_key)):
+        yield ("client_key" if wrong.in_key else "client_cert"), wrong.message
+
+
+class WrongChain(NamedTuple):
+    """Why a certificate chain cannot be used.
+
+    Args:
+        in_key: Whether the file of the key is to blame.
+        message: The file and the reason.
+    """
+
+    in_key: bool
+    message: str
+
+
+def wrong_chain(
+    certfile: str | os.PathLike[str], keyfile: str | os.PathLike[str] | None
+) -> WrongChain | None:
+    """Find out what is wrong with a certificate chain and its key; nobody is asked for a password.
+
+    Args:
+        certfile: PEM file with the chain.
+        keyfile: PEM file with the key; None: it is in `certfile`.
+    """
+    in_key = keyfile is not None
+    key = certfile if keyfile is None else keyfile
+    if reason := _wrong_certificate(certfile):
+        return WrongChain(False, f"{str(certfile)!r}: {reason}")
+
+    def password() -> str:
+        raise ValueError("the key is encrypted")
+
+    try:
+        with open(key, "rb"):
+            pass
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile, password)
+    except ssl.SSLError as exc:
+        if exc.reason == "KEY_VALUES_MISMATCH":
+            reason = f"the key does not belong to the certificate in {str(certfile)!r}"
+        elif exc.reason is not None and exc.reason.endswith("_TOO_SMALL"):
+            reason = "the key is too small"
+        else:
+            reason = "there is no key in PEM form in it"
+        return WrongChain(in_key, f"{str(key)!r}: {reason}")
+    except OSError as exc:
+        return WrongChain(in_key, f"{str(key)!r}: {exc.strerror}")
+    except ValueError as exc:
+        return WrongChain(in_key, f"{str(key)!r}: {exc}")
+    return None
+
+
+def _wrong_certificate(file: str | os.PathLike[str]) -> str | None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except ssl.SSLError:
+        return "there is no certificate in PEM form in it"
+    except OSError as exc:
+        return exc.strerror
+    return None
 
 
 class _Schema(GenerateJsonSchema):

@@ -240,6 +240,8 @@ class TLSSection(Section):
 
 
 def _from_url(value: object) -> object:
+    if not isinstance(value, str | dict | BackendSection):
+        raise ValueError("must be a URL or a mapping with the key 'url'")
     return {"url": value} if isinstance(value, str) else value
 
 
@@ -331,7 +333,10 @@ class Document(Section):
 
     secrets: Annotated[
         list[Annotated[str, AfterValidator(_check_secret)]],
-        BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
+        BeforeValidator(
+            _as_list,
+            json_schema_input_type=str | Annotated[list[str], Field(min_length=1)],
+        ),
     ] = Field(
         [], min_length=1, repr=False, description="Keys of the affinity cookies, oldest first."
     )

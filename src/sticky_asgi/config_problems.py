@@ -88,6 +88,8 @@ def _message(error: ErrorDetails, model: type[BaseModel]) -> str:
     wanted = _WANTED.get(kind.partition("_")[0])
     if wanted is None:
         return error["msg"]
+    if wanted == _WANTED["int"] and isinstance(error["input"], float):
+        return f"must be {wanted}, got {error['input']}"
     return f"must be {wanted}, got {_KINDS.get(type(error['input']), 'something else')}"
 
 

@@ -20,14 +20,35 @@ _VARIABLE = re.compile(r"\$(\$?)\{([^}]*)(\}?)")
 _NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 _TAG = "tag:yaml.org,2002:"
 
+#: What no honest file comes near, so that a few lines of aliases cannot fill the memory.
+_MAX_DEPTH = 50
+_MAX_VALUES = 100_000
+
+_KINDS = {
+    "null": "null",
+    "bool": "true or false",
+    "int": "a whole number that can be used",
+    "float": "a number that can be used",
+}
+
+
+class _TooMuch(Exception):
+    """A limit of the whole file is exceeded."""
+
 
 class _Loader(yaml.SafeLoader):
-    """Reads no dates: what looks like one is a string here."""
+    """Reads no dates and no `1:30` as 90: what looks like one is a string here."""
 
     yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag != f"{_TAG}timestamp"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def resolve(self, kind: type[Node], value: Any, implicit: Any) -> str:
+        tag = str(super().resolve(kind, value, implicit))  # type: ignore[no-untyped-call]
+        if tag in (f"{_TAG}int", f"{_TAG}float") and ":" in value:
+            return f"{_TAG}str"
+        return tag
 
 
 class Source:
@@ -49,6 +70,7 @@ class Source:
         self.problems: list[tuple[int, KeyPath, str]] = []
         self._environ = environ
         self._open: set[int] = set()
+        self._count = 0
         self._loader: _Loader | None = None
         try:
             self._loader = _Loader(text)
@@ -56,12 +78,23 @@ class Source:
         except yaml.YAMLError as exc:
             self.problems.append((_line_of(exc, text), (), _describe(exc)))
             return
+        except RecursionError:
+            self.problems.append((1, (), "nested too deeply"))
+            return
+        except (ValueError, OverflowError):
+            self.problems.append((1, (), "not valid YAML: an escape that is no character"))
+            return
         if root is None:
             self.problems.append((1, (), "the file is empty: it must have the key 'pools'"))
         elif not isinstance(root, MappingNode):
             self.problems.append((1, (), "must be a mapping with the key 'pools'"))
         else:
-            self.data = self._value(root, ())
+            try:
+                self.data = self._value(root, ())
+            except RecursionError:
+                self.problems.append((1, (), "nested too deeply"))
+            except _TooMuch as exc:
+                self.problems.append((1, (), str(exc)))
 
     def line(self, path: KeyPath) -> int:
         """The line of a path, or of what is nearest above it."""
@@ -74,10 +107,18 @@ class Source:
 
     def _value(self, node: Node, path: KeyPath) -> Any:
         self.lines.setdefault(path, node.start_mark.line + 1)
+        self._count += 1
+        if self._count > _MAX_VALUES:
+            raise _TooMuch("too many values")
+        if len(path) > _MAX_DEPTH:
+            raise _TooMuch("nested too deeply")
         if isinstance(node, ScalarNode):
             return self._scalar(node, path)
         if id(node) in self._open:
             self._problem(node, path, "an alias refers to itself")
+            return None
+        if node.tag != (f"{_TAG}map" if isinstance(node, MappingNode) else f"{_TAG}seq"):
+            self._problem(node, path, f"unknown tag {node.tag!r}")
             return None
         self._open.add(id(node))
         try:
@@ -122,8 +163,18 @@ class Source:
         if node.tag == f"{_TAG}str":
             return self._expand(node, path)
         kind = node.tag.removeprefix(_TAG)
-        if self._loader is not None and kind in ("null", "bool", "int", "float"):
-            return getattr(self._loader, f"construct_yaml_{kind}")(node)
+        if self._loader is not None and kind in _KINDS:
+            try:
+                if kind in ("int", "float") and ":" in node.value:
+                    raise ValueError
+                value = getattr(self._loader, f"construct_yaml_{kind}")(node)
+            except (ValueError, LookupError, OverflowError):
+                self._problem(node, path, f"is not {_KINDS[kind]}")
+                return None
+            if isinstance(value, int) and value.bit_length() > 64:
+                self._problem(node, path, "is too large a number")
+                return None
+            return value
         self._problem(node, path, f"unknown tag {node.tag!r}")
         return None
 

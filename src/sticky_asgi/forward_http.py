@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
@@ -18,6 +19,8 @@ from .exceptions import BadRequest, BodyTooLarge, ClientDisconnected, ClientErro
 from .headers import downstream_headers
 from .request import RawHeader, RawHeaders
 from .upstream import UpstreamClient, UpstreamRequest, UpstreamResponse
+
+logger = logging.getLogger("sticky_asgi")
 
 #: Bytes of a request body that are read ahead of the backend.
 READ_AHEAD = 65536
@@ -54,6 +57,16 @@ class ClientBody:
         if not self._is_over or self._dropped or self._error is not None:
             return None
         return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last piece has arrived."""
+        return self._is_over
+
+    @property
+    def error(self) -> ClientError | None:
+        """What was wrong with the body, if anything."""
+        return self._error
 
     @property
     def is_replayable(self) -> bool:
@@ -119,8 +132,9 @@ class ClientBody:
 class HttpExchange:
     """A client waiting for its response. An asynchronous context manager for its duration.
 
-    Inside the block the client is watched: when it leaves, whatever the block awaits is cancelled
-    and `ClientDisconnected` is raised at its end. A cancellation from elsewhere passes through.
+    Inside the block the client is watched: when it leaves, or sends a body that must be refused,
+    whatever the block awaits is cancelled and the `ClientError` is raised at its end. A
+    cancellation from elsewhere passes through.
 
     Args:
         receive: The server's receive.
@@ -139,8 +153,9 @@ class HttpExchange:
         self.response_started = False
         self.status: int | None = None
         self._is_finishing = False
-        self._has_left = False
+        self._verdict: ClientError | None = None
         self._waiting: asyncio.Task[object] | None = None
+        self._cancelling = 0
         self._watcher: asyncio.Task[None] | None = None
 
     @property
@@ -149,7 +164,8 @@ class HttpExchange:
         return self.body is None or self.body.is_replayable
 
     async def __aenter__(self) -> HttpExchange:
-        self._waiting = asyncio.current_task()
+        self._waiting = task = asyncio.current_task()
+        self._cancelling = 0 if task is None else task.cancelling()
         self._watcher = asyncio.create_task(self._watch())
         return self
 
@@ -161,35 +177,52 @@ class HttpExchange:
     ) -> None:
         if self._watcher is not None:
             self._watcher.cancel()
-        if not self._has_left or self._waiting is None:
+        if self._verdict is None or self._waiting is None:
             return
         # The cancellation was ours: take it back, unless somebody else cancelled as well.
-        if self._waiting.uncancel() == 0 and (
-            exc is None or isinstance(exc, asyncio.CancelledError | ClientDisconnected)
+        if self._waiting.uncancel() <= self._cancelling and (
+            exc is None or isinstance(exc, asyncio.CancelledError | ClientError)
         ):
-            raise ClientDisconnected("the client left") from None
+            raise self._verdict from None
+
+    async def take_first_piece(self) -> None:
+        """Let the watcher have a look: what came with the head can go out with the head."""
+        if self.body is not None:
+            await asyncio.sleep(0)
 
     async def _watch(self) -> None:
         """Read whatever the client sends, until it leaves."""
         body = self.body
-        while True:
-            message = await self.receive()
+        surplus = 0
+        while surplus < 2:
+            try:
+                message = await self.receive()
+            except Exception:
+                logger.exception("receive() raised an exception; taken for a client that left")
+                break
             if message["type"] == "http.disconnect":
                 break
-            if body is not None and message["type"] == "http.request":
-                is_last = not message.get("more_body", False)
-                body.feed(message.get("body", b""), is_last=is_last)
-                await body.wait_for_room()
-        self._client_left()
+            if body is None or body.is_over:
+                # A server sends one empty message for no body. A wrapper that repeats its last
+                # message for ever would keep us from ever giving way, and never tells of leaving.
+                surplus += 1
+                continue
+            body.feed(message.get("body", b""), is_last=not message.get("more_body", False))
+            if body.error is not None:
+                self._break_off(body.error)
+                return
+            await body.wait_for_room()
+        if surplus < 2:
+            self._break_off(ClientDisconnected("the client left"))
 
-    def _client_left(self) -> None:
+    def _break_off(self, verdict: ClientError) -> None:
         if self._is_finishing or self._waiting is None:
             # The server says "disconnect" after every complete response, too.
             return
-        self._has_left = True
+        self._verdict = verdict
         if self.body is not None:
-            self.body.fail(ClientDisconnected("the client left in the middle of its request"))
-        self._waiting.cancel("the client left")
+            self.body.fail(verdict)
+        self._waiting.cancel(str(verdict))
 
     async def start(self, status: int, headers: RawHeaders) -> None:
         """Send the head of the response."""

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from http import HTTPStatus
 from types import TracebackType
 from typing import TypeAlias
@@ -31,6 +31,7 @@ from .exceptions import (
     GatewayError,
     NoBackendAvailable,
     NoRoute,
+    QueueFull,
     QueueTimeout,
     StaleConnection,
     UnwantedStatus,
@@ -167,9 +168,15 @@ class Gateway:
             await self.refuse(exc, scope, receive, send)
         finally:
             if self.listeners:
-                event = call.finished(error)
-                for listener in self.listeners:
-                    listener.on_request(event)
+                self._tell(call.finished(error))
+
+    def _tell(self, event: RequestFinished) -> None:
+        for listener in self.listeners:
+            try:
+                listener.on_request(event)
+            except Exception:
+                # A listener's bug is no reason to fail a request, or to leave the others untold.
+                logger.exception("listener %r raised an exception", listener)
 
     async def refuse(self, error: GatewayError, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request with an error of the gateway's own. It carries no affinity cookie."""
@@ -245,10 +252,10 @@ class _HttpCall:
         self.resolution = resolution = self.pool.resolve(inbound.info)
         try:
             async with exchange:
+                await exchange.take_first_piece()
                 await self._try_backends(clients, inbound, resolution)
         finally:
-            if self.is_repeating:
-                self.pool.retry_budget.finish()
+            self._end_repeat()
 
     async def _try_backends(
         self, clients: Clients, inbound: InboundRequest, resolution: Resolution
@@ -259,7 +266,7 @@ class _HttpCall:
             try:
                 lease = await self._lease(inbound.info, resolution)
             except NoBackendAvailable as exc:
-                raise _verdict(failure, exc) from None
+                raise _verdict(failure, exc) from failure
             with lease as state:
                 client = clients.get(self.pool, state.backend)
                 try:
@@ -281,9 +288,14 @@ class _HttpCall:
         )
 
     def _claims_repeat(self) -> bool:
-        """Whether the pool's budget has room; claimed once and held until the request ends."""
+        """Whether the pool's budget has room; claimed once and held until a backend answers."""
         self.is_repeating = self.is_repeating or self.pool.retry_budget.start(self.pool.in_flight)
         return self.is_repeating
+
+    def _end_repeat(self) -> None:
+        if self.is_repeating:
+            self.is_repeating = False
+            self.pool.retry_budget.finish()
 
     async def _lease(self, request: RequestInfo, resolution: Resolution) -> Lease:
         """A backend for the next attempt, waited for if need be."""
@@ -293,12 +305,15 @@ class _HttpCall:
             pass
         try:
             return await self._wait_in_queue(request, resolution)
-        except TimeoutError:
-            if resolution.status is AffinityStatus.KEPT:
-                resolution.status = AffinityStatus.MOVED
-                with suppress(BackendsBusy):
-                    return self._pick(request, resolution)
-        raise QueueTimeout(f"no backend of pool {self.pool.name!r} became free in time")
+        except (QueueFull, QueueTimeout):
+            if resolution.status is not AffinityStatus.KEPT:
+                raise
+            resolution.status = AffinityStatus.MOVED
+            try:
+                return self._pick(request, resolution)
+            except BackendsBusy:
+                pass
+            raise
 
     def _pick(self, request: RequestInfo, resolution: Resolution) -> Lease:
         pool = self.pool
@@ -317,6 +332,9 @@ class _HttpCall:
         try:
             async with asyncio.timeout(pool.limits.queue_timeout):
                 await served.wait()
+        except TimeoutError:
+            pool.forget(waiter)
+            raise QueueTimeout(f"no backend of pool {pool.name!r} became free in time") from None
         except BaseException:
             pool.forget(waiter)
             raise
@@ -363,10 +381,11 @@ class _HttpCall:
                 replayable=self.exchange.is_replayable,
                 response_started=False,
             )
-            and pool.has_another({*self.tried, state.id})
+            and pool.has_another(resolution, {*self.tried, state.id})
             and self._claims_repeat()
         ):
             raise UnwantedStatus(status)
+        self._end_repeat()
         issued = pool.issue(resolution, state.backend)
         if issued and pool.makes_private and is_cacheable(method, status, headers):
             return [(b"cache-control", b"private"), *issued]
@@ -375,8 +394,9 @@ class _HttpCall:
     def finished(self, error: GatewayError | None) -> RequestFinished:
         """The event that tells how it went."""
         status = self.exchange.status
-        if status is None and error is not None:
-            status = error.status_code
+        if status is None:
+            # Without an error it was a bug, or the server's shutdown: the server answers 500.
+            status = 500 if error is None else error.status_code
         client = self.scope.get("client")
         return RequestFinished(
             method=self.scope["method"],

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 from urllib.parse import unquote_to_bytes
 
+from .checks import is_token
 from .request import RequestInfo
 
 #: Reads from a request what decides its backend; None when the request does not carry it.
@@ -106,12 +107,7 @@ def _unquote(value: bytes) -> bytes:
 
 
 def _token(function: str, name: str) -> bytes:
-    # RFC 9110 §5.6.2; RFC 6265 §4.1.1 takes the same for cookie names.
-    if (
-        not isinstance(name, str)
-        or not name.isascii()
-        or not name
-        or not all(char.isalnum() or char in "!#$%&'*+-.^_`|~" for char in name)
-    ):
+    # RFC 6265 §4.1.1 takes the same for cookie names.
+    if not is_token(name):
         raise ValueError(f"{function}: name must be an HTTP token, got {name!r}")
     return name.encode("ascii")

@@ -69,15 +69,17 @@ class TrustedProxies:
     """
 
     def __init__(self, networks: Sequence[str] = ()) -> None:
-        if isinstance(networks, str):
+        if isinstance(networks, str) or not isinstance(networks, Iterable):
             raise ValueError(f"trusted_proxies must be a list of networks, got {networks!r}")
         self.networks = tuple(networks)
-        self._unix = "unix" in networks
+        self._unix = "unix" in self.networks
         parsed = []
-        for entry in networks:
+        for entry in self.networks:
             if entry == "unix":
                 continue
             try:
+                if not isinstance(entry, str):
+                    raise ValueError  # ipaddress takes 5 for 0.0.0.5
                 parsed.append(ipaddress.ip_network(entry, strict=False))
             except ValueError:
                 raise ValueError(
@@ -119,8 +121,12 @@ class RequestHead:
 
     def __init__(self, headers: RawHeaders, *, http_version: str, limit: int = 65536) -> None:
         # A copy: uvicorn's httptools protocol appends the trailers of a chunked body to the list
-        # in the scope, after it has been checked here.
-        self.headers = headers = list(headers)
+        # in the scope, after it has been checked here. It also leaves the white space behind a
+        # value, which is not part of it (RFC 9110 §5.5).
+        headers = [(name.lower(), value.strip(b" \t")) for name, value in headers]
+        if http_version >= "2":
+            headers = _without_crumbs(headers)
+        self.headers = headers
         self.host: bytes | None = None
         self.content_length: int | None = None
         self.is_chunked = False
@@ -170,6 +176,15 @@ class RequestHead:
 
     def __repr__(self) -> str:
         return f"<RequestHead {len(self.headers)} fields>"
+
+
+def _without_crumbs(headers: RawHeaders) -> RawHeaders:
+    # RFC 9113 §8.2.3: HTTP/2 may split Cookie; for other versions it must be one field again.
+    crumbs = [value for name, value in headers if name == b"cookie"]
+    if len(crumbs) < 2:
+        return headers
+    joined = [field for field in headers if field[0] != b"cookie"]
+    return [*joined, (b"cookie", b"; ".join(crumbs))]
 
 
 def listed(value: bytes) -> frozenset[bytes]:
@@ -231,9 +246,10 @@ def _bare_address(hop: str) -> str | None:
 def visitor_scheme(scheme: str, head: RequestHead, *, is_trusted: bool) -> str:
     """`https` or `http`: as a trusted proxy says, else as the connection is."""
     if is_trusted:
-        claimed = head.forwarded.get(b"x-forwarded-proto")
-        if claimed is not None and claimed[-1].lower() in (b"http", b"https", b"ws", b"wss"):
-            scheme = claimed[-1].lower().decode("ascii")
+        claimed = head.forwarded.get(b"x-forwarded-proto", [b""])[-1]
+        claimed = claimed.rpartition(b",")[2].strip(b" \t").lower()
+        if claimed in (b"http", b"https", b"ws", b"wss"):
+            scheme = claimed.decode("ascii")
     return "https" if scheme in ("https", "wss") else "http"
 
 
@@ -265,7 +281,11 @@ def upstream_headers(
     result: RawHeaders = []
     has_length = False
     for name, value in head.headers:
-        if name in dropped or (name == b"content-length" and has_length):
+        # CGI and WSGI take `X_Forwarded_For` for `X-Forwarded-For`.
+        plain = name.replace(b"_", b"-") if b"_" in name else name
+        if plain in dropped or (name == b"content-length" and has_length):
+            continue
+        if not is_trusted and plain.startswith(b"x-forwarded-"):
             continue
         if name == b"content-length":
             has_length = True
@@ -289,8 +309,8 @@ def _add_forwarded(
     host = told.get(b"x-forwarded-host", [head.host])[-1]
     if host is not None:
         result.append((b"x-forwarded-host", host))
-    port = told.get(b"x-forwarded-port", [None])[-1] or _port_of(host, scheme)
-    result.append((b"x-forwarded-port", port))
+    port = told.get(b"x-forwarded-port", [b""])[-1]
+    result.append((b"x-forwarded-port", port if port.isdigit() else _port_of(host, scheme)))
 
 
 def _port_of(host: bytes | None, scheme: str) -> bytes:

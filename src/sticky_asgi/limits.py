@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+
+from .checks import is_amount, is_count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,21 +29,12 @@ class Limits:
     max_body: int | None = None
 
     def __post_init__(self) -> None:
-        if not _is_count(self.queue):
+        if not is_count(self.queue):
             raise ValueError(f"queue must be an integer of at least 0, got {self.queue!r}")
         timeout = self.queue_timeout
-        if (
-            not isinstance(timeout, int | float)
-            or isinstance(timeout, bool)
-            or not 0 < timeout < math.inf
-        ):
+        if not (is_amount(timeout) and timeout > 0):
             raise ValueError(f"queue_timeout must be a positive number of seconds, got {timeout!r}")
-        if self.max_body is not None and not _is_count(self.max_body):
+        if self.max_body is not None and not is_count(self.max_body):
             raise ValueError(
                 f"max_body must be an integer of at least 0 or None, got {self.max_body!r}"
             )
-
-
-def _is_count(value: object) -> bool:
-    # A bool is an int to Python, and a mistake here.
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -35,14 +35,17 @@ def listening(
         OSError: It cannot be done; `strerror` says why.
     """
     sockets = [_open_unix(uds)] if uds is not None else _open(host, port)
+    ours = None if uds is None else os.stat(uds)
     try:
         yield sockets
     finally:
         for listener in sockets:
             listener.close()
-        if uds is not None:
+        if uds is not None and ours is not None:
             with suppress(FileNotFoundError):
-                os.unlink(uds)
+                # Another process may have put its own there since.
+                if os.path.samestat(ours, os.stat(uds)):
+                    os.unlink(uds)
 
 
 def address_of(listener: socket.socket, *, scheme: str = "http") -> str:
@@ -55,7 +58,10 @@ def address_of(listener: socket.socket, *, scheme: str = "http") -> str:
 
 
 def _open(host: str, port: int) -> list[socket.socket]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except UnicodeError:  # an empty label, or one of more than 63 characters
+        raise OSError(errno.EINVAL, "this is no host name") from None
     sockets: list[socket.socket] = []
     failure = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
     for family, address in dict.fromkeys((entry[0], entry[4]) for entry in found):

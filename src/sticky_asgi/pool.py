@@ -18,6 +18,7 @@ from typing import Any, Literal
 from .affinity import Affinity, AffinityStatus, OnLost, Resolution
 from .backend import Backend, BackendState, Health, Intent
 from .balancers import Balancer, RoundRobin
+from .checks import check_object, check_type
 from .exceptions import (
     AffinityRejected,
     BackendsBusy,
@@ -141,12 +142,12 @@ class Pool:
             raise ValueError(f"name must be printable and not empty, got {name!r}")
         if host not in ("pass", "backend"):
             raise ValueError(f"host must be 'pass' or 'backend', got {host!r}")
-        _check_object("balancer", balancer, "pick")
-        _check_object("affinity", affinity, "resolve", "issue")
-        _check_type("retry", retry, Retry, None)
-        _check_type("timeouts", timeouts, Timeouts)
-        _check_type("limits", limits, Limits)
-        _check_type("tls", tls, TLS, None)
+        check_object("balancer", balancer, "pick")
+        check_object("affinity", affinity, "resolve", "issue")
+        check_type("retry", retry, Retry, None)
+        check_type("timeouts", timeouts, Timeouts)
+        check_type("limits", limits, Limits)
+        check_type("tls", tls, TLS, None)
         self.name = name
         self.balancer: Balancer = RoundRobin() if balancer is None else balancer
         self.retry = Retry(attempts=0) if retry is None else retry
@@ -208,6 +209,8 @@ class Pool:
         self._states = {backend.id: self._state_of(backend) for backend in snapshot}
         for key, state in previous.items():
             if key not in self._states and state.in_flight:
+                # Its requests are counted on, but what was wished for it went with it.
+                state.intent, state.health = Intent.ACTIVE, Health.UNKNOWN
                 self._departed[key] = state
         self._backends = snapshot
         self.version += 1
@@ -268,13 +271,13 @@ class Pool:
 
     def set_intent(self, backend_id: str, intent: Intent) -> None:
         """Say what is wished for a backend: active, draining or down. Raises KeyError."""
-        _check_type("intent", intent, Intent)
+        check_type("intent", intent, Intent)
         self[backend_id].intent = intent
         self._changed()
 
     def set_health(self, backend_id: str, health: Health) -> None:
         """Say what has been observed of a backend. Raises KeyError."""
-        _check_type("health", health, Health)
+        check_type("health", health, Health)
         self[backend_id].health = health
         self._changed()
 
@@ -370,9 +373,17 @@ class Pool:
             raise BackendsBusy(f"every backend of pool {self.name!r} is at max_requests")
         return usable if len(free) == len(usable) else free
 
-    def has_another(self, exclude: Collection[str]) -> bool:
-        """Whether there is a backend that could take a request besides these."""
-        return any(state.id not in exclude for state in (*self._takers, *self._keepers))
+    def has_another(self, resolution: Resolution, exclude: Collection[str]) -> bool:
+        """Whether a visitor's request could go to a backend besides these, at once."""
+        may_move = self._on_lost == "rebalance" or resolution.status not in (
+            AffinityStatus.KEPT,
+            AffinityStatus.MOVED,
+            AffinityStatus.LOST,
+        )
+        return may_move and any(
+            state.id not in exclude and not state.is_full
+            for state in (*self._takers, *self._keepers)
+        )
 
     @staticmethod
     def _narrow(
@@ -465,23 +476,5 @@ def _snapshot_of(backends: Iterable[str | Backend]) -> tuple[Backend, ...]:
         raise TypeError(f"backends must be a list of URLs and Backend objects, got {backends!r}")
     snapshot = tuple(Backend(item) if isinstance(item, str) else item for item in backends)
     for backend in snapshot:
-        _check_type("a backend", backend, str, Backend)
+        check_type("a backend", backend, str, Backend)
     return snapshot
-
-
-def _check_type(name: str, value: object, *allowed: type | None) -> None:
-    """Raises TypeError unless the value is of one of the types; None allows None."""
-    types = tuple(cls for cls in allowed if cls is not None)
-    if not (isinstance(value, types) or (value is None and None in allowed)):
-        words = " or ".join("None" if cls is None else cls.__name__ for cls in allowed)
-        raise TypeError(f"{name} must be {words}, got {value!r}")
-
-
-def _check_object(name: str, value: object, *methods: str) -> None:
-    """Raises TypeError unless the value is None or an object with these methods."""
-    if value is None:
-        return
-    for method in methods:
-        if isinstance(value, type) or not callable(getattr(value, method, None)):
-            hint = f"; did you mean {value.__name__}(...)?" if isinstance(value, type) else ""
-            raise TypeError(f"{name} must be an object with {method}(), got {value!r}{hint}")

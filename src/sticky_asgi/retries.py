@@ -6,10 +6,10 @@ comes next is the pool's affair.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from .checks import is_amount, is_count, is_int
 from .exceptions import UpstreamError
 
 # RFC 9110 §9.2.2: "Of the request methods defined by this specification, PUT, DELETE, and safe
@@ -53,15 +53,12 @@ class Retry:
     def __post_init__(self) -> None:
         for name in ("attempts", "replay_limit", "budget_min"):
             value = getattr(self, name)
-            if not _is_int(value) or value < 0:
+            if not is_count(value):
                 raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")
-        ratio = self.budget_ratio
-        if (
-            isinstance(ratio, bool)
-            or not isinstance(ratio, (int, float))
-            or not 0 <= ratio < math.inf
-        ):
-            raise ValueError(f"budget_ratio must be a number of at least 0, got {ratio!r}")
+        if not is_amount(self.budget_ratio):
+            raise ValueError(
+                f"budget_ratio must be a number of at least 0, got {self.budget_ratio!r}"
+            )
         object.__setattr__(self, "on_status", _statuses(self.on_status))
 
     def allows(
@@ -173,16 +170,12 @@ class RetryBudget:
         )
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _statuses(values: Collection[int]) -> frozenset[int]:
     try:
         statuses = list(values)
     except TypeError:
         raise ValueError(f"on_status must be a collection of statuses, got {values!r}") from None
     for status in statuses:
-        if not _is_int(status) or not 400 <= status <= 599:
+        if not is_int(status) or not 400 <= status <= 599:
             raise ValueError(f"on_status must hold integers from 400 to 599, got {status!r}")
     return frozenset(statuses)

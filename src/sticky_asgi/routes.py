@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias
+from urllib.parse import unquote
 
+from .checks import check_type, is_token
 from .pool import Pool
 from .target import path_below_root
 
 _HOST = re.compile(r"(\*\.)?[^\s/:*\[\].][^\s/:*\[\]]*|\[[0-9A-Fa-f:.]+\]")
+_NOT_IN_PATH = re.compile(r"[?#]|%[0-9A-Fa-f]{2}")
+#: Servers take the blanks off both ends, and let no control character through.
+_HEADER_VALUE = re.compile(r"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
 
 
 class Route:
@@ -28,7 +33,9 @@ class Route:
             `X-Forwarded-Prefix`. Default False: targets are passed on unchanged.
 
     Raises:
-        ValueError: A path that does not begin with `/`, or an empty host, methods or header name.
+        ValueError: A path, host, method or header that no request can have, such as a path that
+            does not begin with `/` or is not decoded, or an empty list of methods.
+        TypeError: An argument of another type.
     """
 
     def __init__(
@@ -41,17 +48,27 @@ class Route:
         headers: Mapping[str, str] | None = None,
         strip_prefix: bool = False,
     ) -> None:
+        check_type("pool", pool, Pool, None)
+        check_type("path", path, str)
+        check_type("host", host, str, None)
+        check_type("strip_prefix", strip_prefix, bool)
         if not path.startswith("/"):
             raise ValueError(f"path must begin with '/', got {path!r}")
+        if _NOT_IN_PATH.search(path):
+            meant = unquote(re.split("[?#]", path)[0])
+            raise ValueError(
+                f"path is matched against the decoded path, without the query: got {path!r}, "
+                f"did you mean {meant!r}?"
+            )
         if host is not None and not _HOST.fullmatch(host):
             raise ValueError(
                 "host must be a name without scheme and port, or one such as '*.example.com', "
                 f"got {host!r}"
             )
-        if isinstance(methods, str) or (methods is not None and not (methods and all(methods))):
-            raise ValueError(f"methods must be a list such as ['GET'], got {methods!r}")
-        if headers is not None and not all(headers):
-            raise ValueError(f"headers must have names, got {dict(headers)!r}")
+        if methods is not None:
+            _check_methods(methods)
+        if headers is not None:
+            _check_headers(headers)
         self.pool = pool
         self.path = path.rstrip("/") or "/"
         self.host = None if host is None else host.lower().strip("[]").rstrip(".")
@@ -84,6 +101,27 @@ class Route:
         return f"<Route {host}{self.path} → {'app' if self.pool is None else self.pool.name}>"
 
 
+def _check_methods(methods: Collection[str]) -> None:
+    if isinstance(methods, str) or not isinstance(methods, Collection) or not methods:
+        raise ValueError(f"methods must be a list such as ['GET'], got {methods!r}")
+    for method in methods:
+        if not is_token(method):
+            raise ValueError(f"methods must hold names such as 'GET', got {method!r}")
+
+
+def _check_headers(headers: Mapping[str, str]) -> None:
+    check_type("headers", headers, Mapping, None)
+    for name, value in headers.items():
+        if not is_token(name):
+            raise ValueError(f"headers must have names such as 'x-version', got {name!r}")
+        check_type(f"headers: the value of {name!r}", value, str)
+        if not _HEADER_VALUE.fullmatch(value):
+            raise ValueError(
+                f"headers: the value of {name!r} must be Latin-1 text without control characters "
+                f"or blanks around it, got {value!r}"
+            )
+
+
 def _host_matches(wanted: str, scope: Mapping[str, Any]) -> bool:
     for name, value in scope["headers"]:
         if name == b"host":
@@ -108,6 +146,10 @@ _EXPECTED = "pools must map paths to Pool objects or None, or be a list of Route
 def _routes_of(pools: Mapping[str, Pool | None]) -> list[Route]:
     routes = {}
     for path, pool in pools.items():
+        if not isinstance(path, str):
+            raise TypeError(f"{_EXPECTED}the path {path!r}")
+        if not isinstance(pool, Pool | None):
+            raise TypeError(_EXPECTED + repr(pool))
         route = Route(pool, path=path)
         if route.path in routes:
             raise ValueError(f"two pools have the path {route.path!r}")
@@ -134,8 +176,6 @@ class RouteTable:
         for route in routes:
             if not isinstance(route, Route):
                 raise TypeError(_EXPECTED + repr(route))
-            if not isinstance(route.pool, Pool | None):
-                raise TypeError(_EXPECTED + repr(route.pool))
         if not routes:
             raise ValueError("pools must have at least one route")
         self.routes = tuple(sorted(routes, key=lambda route: -len(route.path)))

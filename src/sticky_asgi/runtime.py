@@ -43,7 +43,7 @@ class Runtimes:
     async def _close_with_loop(self, loop: asyncio.AbstractEventLoop, runtime: _Runtime) -> None:
         # An event loop closes the asynchronous generators that are suspended in it when it ends
         # (`loop.shutdown_asyncgens`), which is the only farewell a loop says without lifespan.
-        runtime.guard = self._guard(loop, runtime.clients)
+        runtime.guard = self._guard(loop, runtime)
         await anext(runtime.guard)
         if not self._has_warned:
             self._has_warned = True
@@ -53,14 +53,18 @@ class Runtimes:
             )
 
     async def _guard(
-        self, loop: asyncio.AbstractEventLoop, clients: Clients
+        self, loop: asyncio.AbstractEventLoop, runtime: _Runtime
     ) -> AsyncGenerator[None, None]:
         try:
             yield
         finally:
             # The generator refers to its loop, and would keep it for as long as it is held.
+            self._forget(loop, runtime)
+            await runtime.clients.aclose()
+
+    def _forget(self, loop: asyncio.AbstractEventLoop, runtime: _Runtime) -> None:
+        if self._by_loop.get(loop) is runtime:
             del self._by_loop[loop]
-            await clients.aclose()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -80,16 +84,16 @@ class Runtimes:
             states = {
                 key: await stack.enter_async_context(run_lifespan(app)) for key, app in apps.items()
             }
-            runtime = self._by_loop.get(loop)
-            if runtime is not None and runtime.guard is not None:
-                await runtime.guard.aclose()
-            runtime = _Runtime(Clients(states), is_managed=True)
+            previous = self._by_loop.get(loop)
+            # In force before anything is awaited: a request in between must find it.
+            runtime = self._by_loop[loop] = _Runtime(Clients(states), is_managed=True)
             stack.push_async_callback(runtime.clients.aclose)
-            self._by_loop[loop] = runtime
             try:
+                if previous is not None and previous.guard is not None:
+                    await previous.guard.aclose()
                 yield
             finally:
-                del self._by_loop[loop]
+                self._forget(loop, runtime)
 
     def forget_other_pools(self) -> None:
         """After a change of routes: close what no route of the running loop leads to any more."""

@@ -12,8 +12,9 @@ import json
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
-from contextlib import asynccontextmanager, suppress
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from socket import socket
@@ -96,7 +97,15 @@ class Settings:
 
 def create_app() -> ASGIApp:
     """The application of one worker; uvicorn calls it by name."""
-    return Service(Settings.inherit(os.environ))
+    settings = Settings.inherit(os.environ)
+    try:
+        return Service(settings)
+    except ConfigError as exc:
+        problems = "\n  ".join(map(str, exc.problems))
+        logger.error("not started:\n  %s", problems)
+        # Whoever starts it again, does so at once.
+        time.sleep(1 if settings.workers == 1 else LOOK_EVERY)
+        raise SystemExit(1) from None
 
 
 class Service:
@@ -136,12 +145,14 @@ class Service:
         async with self.gateway:
             logger.info("ready: %s", self.config.summary)
             if self.settings.file is None:
+                _release_hangups()
                 yield
                 return
             loop, stop = asyncio.get_running_loop(), asyncio.Event()
             # Only a main thread gets signals; elsewhere the file is watched all the same.
             with suppress(ValueError, RuntimeError, NotImplementedError):
                 loop.add_signal_handler(signal.SIGHUP, self.reload)
+            _release_hangups()
             watcher = asyncio.create_task(self._follow(Path(self.settings.file), stop))
             try:
                 yield
@@ -210,18 +221,59 @@ def _folders_of(file: Path) -> set[Path]:
     return {file.absolute().parent, file.resolve().parent}
 
 
+@contextmanager
+def _hangups_held() -> Iterator[None]:
+    """Processes that are started within keep SIGHUP for when they can handle it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _release_hangups() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+
+
 class _Workers(Multiprocess):
     """uvicorn's worker processes, which reload in place: no restart, hence no request cut off."""
 
+    #: Whether there is a file to read again; without one, SIGHUP ends the processes.
+    reloads = True
+
+    def init_processes(self) -> None:
+        with _hangups_held():
+            super().init_processes()
+
+    def keep_subprocess_alive(self) -> None:
+        before = list(self.processes)
+        with _hangups_held():
+            super().keep_subprocess_alive()
+        for old, new in zip(before, self.processes, strict=True):
+            if old is not new:
+                logger.error("worker %s died, starting another", old.pid)
+
+    def handle_ttin(self) -> None:
+        with _hangups_held():
+            super().handle_ttin()
+
     def handle_hup(self) -> None:
+        if not self.reloads:
+            self.should_exit.set()
+            return
         for process in self.processes:
             if process.pid is not None:
                 with suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGHUP)
 
 
-def serve(config: uvicorn.Config, sockets: list[socket]) -> None:
+def serve(config: uvicorn.Config, sockets: list[socket], *, reloads: bool = False) -> None:
     """Serve on these sockets until a signal ends it; what runs is finished first.
+
+    Args:
+        config: How to serve.
+        sockets: Where to accept from.
+        reloads: Whether SIGHUP reloads the workers, in place of ending them.
 
     Raises:
         SystemExit: With 0 after a signal, with 1 if the application failed to start.
@@ -244,6 +296,7 @@ def serve(config: uvicorn.Config, sockets: list[socket]) -> None:
     if "target" in inspect.signature(Multiprocess).parameters:
         options["target"] = server.run
     workers = _Workers(config, **options)
+    workers.reloads = reloads
     workers.run()
     has_failed = any(process.process.exitcode == _STARTUP_FAILURE for process in workers.processes)
     raise SystemExit(1 if has_failed else 0)

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from .exceptions import BadRequest
 
+_METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §9.1
 _NOT_IN_TARGET = re.compile(rb"[\x00-\x20\x7f]")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 #: What a path may hold as it is (RFC 3986 §3.3), besides letters, digits and `-._~`.
@@ -68,9 +69,12 @@ def upstream_target(scope: Mapping[str, Any], *, strip_prefix: str = "") -> byte
     Raises:
         BadRequest: The target is neither a path nor the `*` of OPTIONS (RFC 9112 §3.2): absolute
             and authority forms are for forward proxies, and so is CONNECT whatever its target.
+            Or the method is none.
     """
     raw_path = raw_path_of(scope)
     method: str = scope.get("method", "GET")
+    if not _METHOD.fullmatch(method):
+        raise BadRequest(f"malformed method {method!r}")
     if raw_path == b"*" and method == "OPTIONS":
         return raw_path
     if method == "CONNECT":

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+
+from .checks import is_amount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,16 +37,11 @@ class Timeouts:
     def __post_init__(self) -> None:
         for name in ("connect", "response", "idle"):
             value = getattr(self, name)
-            if value is not None and not (_is_time(value) and value > 0):
+            if value is not None and not (is_amount(value) and value > 0):
                 raise ValueError(
                     f"{name} must be a positive number of seconds or None, got {value!r}"
                 )
-        if not _is_time(self.keep_alive):
+        if not is_amount(self.keep_alive):
             raise ValueError(
                 f"keep_alive must be a number of seconds, at least 0, got {self.keep_alive!r}"
             )
-
-
-def _is_time(value: object) -> bool:
-    # A bool is an int to Python, and a mistake here.
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf

@@ -6,6 +6,8 @@ import ssl
 from dataclasses import dataclass
 from os import PathLike
 
+from .checks import check_type
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TLS:
@@ -22,7 +24,8 @@ class TLS:
 
     Raises:
         ValueError: `client_key` without `client_cert`, `ca_file` together with `verify=False`, an
-            empty `server_name`, or a `verify` that is neither True nor False.
+            empty name, or a `verify` that is neither True nor False.
+        TypeError: A file or a `server_name` that is no string.
     """
 
     ca_file: str | PathLike[str] | None = None
@@ -32,13 +35,18 @@ class TLS:
     verify: bool = True
 
     def __post_init__(self) -> None:
+        for name in ("ca_file", "client_cert", "client_key", "server_name"):
+            value = getattr(self, name)
+            types = (str,) if name == "server_name" else (str, PathLike)
+            check_type(name, value, *types, None)
+            # An empty ca_file would make ssl trust the system's authorities.
+            if value == "":
+                raise ValueError(f"{name} must be a name or None, got ''")
         if self.client_key is not None and self.client_cert is None:
             raise ValueError(f"client_key {self.client_key!r} needs a client_cert")
         if not isinstance(self.verify, bool):
             # Any word would be true, "false" and "no" included.
             raise ValueError(f"verify must be True or False, got {self.verify!r}")
-        if self.server_name is not None and not self.server_name:
-            raise ValueError(f"server_name must be a name or None, got {self.server_name!r}")
         if not self.verify and self.ca_file is not None:
             raise ValueError(f"ca_file {self.ca_file!r} is pointless with verify=False")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-_NUMBER = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?)\s*([A-Za-zµ]*)")
+_NUMBER = re.compile(r"(-?[0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([A-Za-zµ]*)")
 
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTES = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
@@ -25,8 +25,8 @@ _MEANT_BYTES = {
     "GiB": ("gib", "gi", "g", "gb"),
 }
 
-DURATION_PATTERN = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)?$"
-SIZE_PATTERN = r"^[0-9]+(KiB|MiB|GiB)?$"
+DURATION_PATTERN = r"^[0-9]{1,18}(\.[0-9]{1,18})?\s*(ms|s|m|h|d)?$"
+SIZE_PATTERN = r"^[0-9]{1,18}\s*(KiB|MiB|GiB)?$"
 
 
 def parse_duration(value: object) -> float:

@@ -357,6 +357,24 @@ def test_an_app_that_fails_is_a_backend_that_failed(
     run(main())
 
 
+def test_an_app_that_raises_no_exception_but_something_else_failed_too() -> None:
+    """As `pytest.fail()` does."""
+
+    class Odd(BaseException):
+        pass
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise Odd("secret")
+
+    async def main() -> None:
+        one = client(app)
+        with pytest.raises(ConnectionLost, match="backend a raised Odd"):
+            await one.send(get())
+        await settled(one)
+
+    run(main())
+
+
 def test_the_pieces_before_a_failure_are_delivered() -> None:
     async def main() -> None:
         response = await client(sends_a_piece_and_raises).send(get())

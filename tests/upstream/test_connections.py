@@ -157,12 +157,14 @@ class Body:
     def __init__(self, *pieces: bytes) -> None:
         self.pieces = pieces
         self.more = asyncio.Semaphore(0)
+        self.is_waiting = False
         self.is_closed = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             for number, piece in enumerate(self.pieces):
                 if number:
+                    self.is_waiting = True
                     await self.more.acquire()
                 yield piece
         finally:
@@ -388,9 +390,9 @@ def test_closing_the_client_lets_exchanges_end(run: Run) -> None:
             finish.set()
             assert await drain(response) == b"half"
             await response.aclose()
-            await client.aclose()
             assert (client.idle, client.busy) == (0, 0)
             await until(lambda: backend.open_connections == 0)
+            await client.aclose()
 
     run(main)
 
@@ -483,7 +485,7 @@ def test_a_connection_that_is_closed_at_once(run: Run, handler: servers.Handler)
     async def main() -> None:
         with RawBackend(handler) as backend:
             client = LateClient(Backend(backend.url))
-            with pytest.raises(ConnectError, match=r"at once|reset") as info:
+            with pytest.raises(ConnectError) as info:
                 await client.send(get())
             assert not info.value.request_sent
             assert (client.idle, client.busy) == (0, 0)
@@ -555,6 +557,30 @@ def test_a_late_cancellation_does_not_hurt_the_next_exchange(run: Run, waits_in:
             await asyncio.wait([first])  # Cancelled, or just done.
             assert len(backend.connections) == 1
             await client.aclose()
+
+    run(main)
+
+
+def test_cancelled_while_the_backend_fails(run: Run) -> None:
+    """Neither error is reported as one that nobody has seen."""
+    leave = threading.Event()
+
+    def handler(connection: Connection) -> None:
+        connection.read_request()
+        connection.wait(leave)
+
+    async def main() -> None:
+        with RawBackend(handler) as backend:
+            client = client_of(backend)
+            sending = asyncio.create_task(client.send(get()))
+            await until(lambda: backend.requests)
+            leave.set()
+            while client.busy:
+                await asyncio.sleep(0)
+            sending.cancel()
+            await asyncio.wait([sending])
+            if not sending.cancelled():
+                assert isinstance(sending.exception(), ConnectionLost)
 
     run(main)
 
@@ -938,6 +964,35 @@ def test_a_slow_client_is_not_a_slow_backend() -> None:
     run_virtually(main)
 
 
+def test_a_slow_client_is_not_blamed_on_a_backend_that_was_slow_before() -> None:
+    go_on = threading.Event()
+    large = b"x" * (16 << 20)
+
+    def handler(connection: Connection) -> None:
+        request = connection.read_head()
+        connection.wait(go_on)
+        assert connection.read_body(request) == large + b"two"
+        connection.send(OK)
+        connection.wait_closed()
+
+    async def main() -> None:
+        with RawBackend(handler, receive_buffer=65536) as backend:
+            client = client_of(backend, Timeouts(response=60))
+            body = Body(large, b"two")
+            sending = asyncio.create_task(client.send(post(body)))
+            await until(lambda: backend.requests)
+            go_on.set()
+            await until(lambda: body.is_waiting)
+            for _ in range(3):
+                await advance(3600)
+                assert not sending.done()
+            body.more.release()
+            assert await drain(await sending) == b"ok"
+            await client.aclose()
+
+    run_virtually(main)
+
+
 def test_after_the_upload_it_is_the_backends_turn() -> None:
     async def main() -> None:
         with RawBackend(silent) as backend:
@@ -958,36 +1013,34 @@ def test_after_the_upload_it_is_the_backends_turn() -> None:
     run_virtually(main)
 
 
-def test_a_backend_that_takes_the_request_slowly_makes_progress() -> None:
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_a_backend_that_takes_the_request_slowly_makes_progress(is_whole: bool) -> None:
     gates = [threading.Event() for _ in range(4)]
     stop = threading.Event()
+    received = [0]
 
     def handler(connection: Connection) -> None:
         connection.read_head()
-        for gate in gates:
+        for number, gate in enumerate(gates, 1):
             connection.wait(gate)
-            left = 4 << 20
-            while left > 0:
-                left -= len(connection.recv())
+            while received[0] < number * (4 << 20):
+                received[0] += len(connection.recv())
         connection.wait(stop)
 
     async def main() -> None:
         with RawBackend(handler, receive_buffer=65536) as backend:
             client = client_of(backend, Timeouts(response=60))
-            body = Endless()
+            body = Whole(b"x" * (40 << 20)) if is_whole else Endless()
             sending = asyncio.create_task(client.send(post(body)))
-            await stalls(body)
-            for gate in gates:
+            for number, gate in enumerate(gates, 1):
                 await advance(40)
                 assert not sending.done()
-                before = body.taken
                 gate.set()
-                await until_over(body, before)
-                await stalls(body)
-                # Neither buffered here nor lost: the kernel's buffers hold a few megabytes.
-                assert body.taken < before + (16 << 20)
-            await advance(59)
-            assert not sending.done()
+                await taken(received, number * (4 << 20))
+                if isinstance(body, Endless):
+                    await stalls(body)
+                    # Neither buffered here nor lost: the kernel's buffers hold a few megabytes.
+                    assert body.taken < received[0] + (16 << 20)
             await advance(61)
             await advance(61)
             with pytest.raises(ResponseTimeout):
@@ -998,8 +1051,9 @@ def test_a_backend_that_takes_the_request_slowly_makes_progress() -> None:
     run_virtually(main)
 
 
-async def until_over(body: Endless, taken: int) -> None:
-    await until(lambda: body.taken > taken)
+async def taken(received: list[int], size: int) -> None:
+    await until(lambda: received[0] >= size)
+    await asyncio.sleep(0.05)  # The kernel's buffers fill again.
 
 
 async def stalls(body: Endless) -> None:

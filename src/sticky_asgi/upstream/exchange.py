@@ -101,6 +101,9 @@ class TaskExchange:
         # Not in the task itself: one that is cancelled before its first step never runs.
         if task.cancelled() or self._scope.cancelled_caught:
             self._fail(ConnectionLost(f"{self._who}: the exchange was cancelled", stage=self.stage))
+        elif (exc := task.exception()) is not None:
+            # No Exception, or it would have been dealt with: a test framework's own, say.
+            self._fail(ConnectionLost(f"{self._who} raised {type(exc).__name__}", stage=self.stage))
         self._sink.close()
 
     @property

@@ -12,10 +12,13 @@ that was sent before it was asked for.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import cast
 
 import httptools
@@ -241,8 +244,6 @@ class Http1Connection(asyncio.Protocol):
             # When the response has ended meanwhile, the connection may serve somebody else.
             if self._response is response:
                 self.abort()
-            if response.head.done() and not response.head.cancelled():
-                response.head.exception()  # Retrieved, though it may not be what is raised.
             raise
         return response
 
@@ -360,8 +361,29 @@ class Http1Connection(asyncio.Protocol):
         self._end_of_stream(None, is_announced=self._is_end_announced())
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if isinstance(exc, OSError):
+            self._read_what_is_left()
         self._end_of_stream(exc, is_announced=False)
         self._transport = None
+
+    def _read_what_is_left(self) -> None:
+        """Find the answer of a backend that closed without having read the whole request.
+
+        Its reset makes our next write fail, and the loop gives the connection up, though an early
+        answer (413, say) may have arrived before it.
+        """
+        response, transport = self._response, self._transport
+        if response is None or response.has_head or transport is None:
+            return
+        if transport.get_extra_info("ssl_object") is not None:
+            return
+        with (
+            suppress(OSError),
+            socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as last,
+        ):
+            last.setblocking(False)
+            if data := last.recv(HIGH_WATER):
+                self.data_received(data)
 
     def pause_writing(self) -> None:
         self._is_paused = True
