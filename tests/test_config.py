@@ -538,10 +538,13 @@ NAMES = "round_robin, random, least_requests, two_choices, least_time, consisten
         ("host: 5", "host: must be one of pass, backend, got a number"),
         ("limits: null", "limits: must be a mapping such as {}, got null"),
         ("limits: 5", "limits: must be a mapping such as {}, got a number"),
-        ("limits: {queue: 1.5}", "limits.queue: must be a whole number, got a number"),
+        ("limits: {queue: 1.5}", "limits.queue: must be a whole number, got 1.5"),
         ("limits: {queue: x}", "limits.queue: must be a whole number, got text"),
         ("limits: {queue: true}", "limits.queue: must be a number, got true or false"),
-        ("limits: {queue_timeout: 0}", "limits.queue_timeout: must be positive, got 0.0"),
+        (
+            "limits: {queue_timeout: 0}",
+            "limits.queue_timeout: must be a positive number of seconds, got 0.0",
+        ),
         (
             "timeouts: {connect: -5s}",
             "timeouts.connect: must be a positive number of seconds or null, got -5.0",
@@ -555,7 +558,7 @@ NAMES = "round_robin, random, least_requests, two_choices, least_time, consisten
         ("tls: {client_key: x}", "tls.client_key: 'x' needs a client_cert"),
         (
             "tls: {ca_file: /nowhere}",
-            "tls.ca_file: '/nope': No such file or directory",
+            "tls.ca_file: '/nowhere': No such file or directory",
         ),
         ("affinity: {}", "affinity.cookie: is missing"),
         ("affinity: {cookie: null}", "affinity.cookie: must be a mapping such as {}, got null"),

@@ -33,7 +33,7 @@ LAYERS = (
     ),
     ("balancers", "affinity", "health", "retries", "events"),
     ("pool",),
-    ("upstream", "lifespan", "routes"),
+    ("upstream", "error_response", "lifespan", "routes"),
     ("forward_http", "forward_websocket", "probes", "discovery", "inbound", "runtime"),
     ("gateway",),
     ("middleware", "admin", "contrib"),

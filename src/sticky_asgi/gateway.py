@@ -9,23 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from http import HTTPStatus
 from types import TracebackType
-from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
-from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from .affinity import AffinityStatus, Resolution
 from .backend import BackendState
+from .error_response import ErrorResponse, default_error_response, send_error
 from .events import Listener, RequestFinished
 from .exceptions import (
     BackendsBusy,
     ClientDisconnected,
-    ClientError,
     ConnectError,
     ConnectTimeout,
     GatewayError,
@@ -49,17 +46,6 @@ from .target import raw_path_of
 from .upstream import Clients, UpstreamClient, UpstreamResponse, check_transport
 
 logger = logging.getLogger("sticky_asgi")
-
-ErrorResponse: TypeAlias = Callable[[GatewayError, Scope], Response]
-
-
-def default_error_response(error: GatewayError, scope: Scope) -> Response:
-    """The status and its name as plain text: no address, no exception text."""
-    try:
-        phrase = HTTPStatus(error.status_code).phrase
-    except ValueError:
-        phrase = "Error"
-    return PlainTextResponse(f"{error.status_code} {phrase}\n", error.status_code)
 
 
 class Gateway:
@@ -180,16 +166,7 @@ class Gateway:
 
     async def refuse(self, error: GatewayError, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request with an error of the gateway's own. It carries no affinity cookie."""
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1000})
-            return
-        response = self.error_response(error, scope)
-        if isinstance(error, NoBackendAvailable):
-            response.headers.setdefault("retry-after", str(error.retry_after))
-        if isinstance(error, ClientError) and scope.get("http_version", "1.1") < "2":
-            # RFC 9112 §6.3: what follows on this connection cannot be trusted to be a request.
-            response.headers["connection"] = "close"
-        await response(scope, receive, send)
+        await send_error(error, self.error_response, scope, receive, send)
 
     async def __aenter__(self) -> Gateway:
         stack = AsyncExitStack()

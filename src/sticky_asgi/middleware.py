@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from .error_response import ErrorResponse
 from .events import Listener
-from .gateway import ErrorResponse, Gateway
+from .gateway import Gateway
 from .lifespan import serve_lifespan
 from .routes import Routes
 
@@ -27,6 +28,7 @@ class GatewayMiddleware:
 
     Raises:
         ValueError: See `Gateway`.
+        TypeError: See `Gateway`.
 
     Example:
         app.add_middleware(GatewayMiddleware, pools={"/": shop, "/local": None})

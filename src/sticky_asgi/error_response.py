@@ -1,0 +1,40 @@
+"""What a client is told when a request fails in the gateway: a status, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import TypeAlias
+
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from .exceptions import ClientError, GatewayError, NoBackendAvailable
+
+ErrorResponse: TypeAlias = Callable[[GatewayError, Scope], Response]
+
+
+def default_error_response(error: GatewayError, scope: Scope) -> Response:
+    """The status and its name as plain text: no address, no exception text."""
+    try:
+        phrase = HTTPStatus(error.status_code).phrase
+    except ValueError:
+        phrase = "Error"
+    return PlainTextResponse(f"{error.status_code} {phrase}\n", error.status_code)
+
+
+async def send_error(
+    error: GatewayError, make: ErrorResponse, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Send the response that `make` gives an error, with the headers its status asks for."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1000})
+        return
+    response = make(error, scope)
+    if isinstance(error, NoBackendAvailable):
+        # RFC 9110 §10.2.3
+        response.headers.setdefault("retry-after", str(error.retry_after))
+    if isinstance(error, ClientError) and scope.get("http_version", "1.1") < "2":
+        # RFC 9112 §6.3: what follows on this connection cannot be trusted to be a request.
+        response.headers["connection"] = "close"
+    await response(scope, receive, send)
