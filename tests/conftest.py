@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 import trustme
+from hypothesis import settings
 
 from tests import gateways, servers
+
+# How long an example takes says more about the machine's other work than about the code.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 
 @pytest.fixture(params=["h11", "httptools"])

@@ -305,6 +305,20 @@ def test_a_backend_that_fails_before_the_head_is_replaced_by_another() -> None:
     run(main())
 
 
+def test_failures_are_counted_until_the_next_answer() -> None:
+    async def main() -> None:
+        made = Pool("shop", [Backend(app=failing(head_first=False), id="a")])
+        gateway = Gateway({"/": made})
+        async with gateway:
+            for _ in range(2):
+                await Visit(gateway).response()
+        assert made["a"].failures == 2
+        made["a"].observe_latency(0.1)
+        assert made["a"].failures == 0
+
+    run(main())
+
+
 def test_a_backend_that_fails_after_the_head_is_an_abort() -> None:
     async def main() -> None:
         shop = pool(a=failing(head_first=True), b=hello("b"))

@@ -250,6 +250,8 @@ class _HttpCall:
                     return await self._attempt(client, inbound, resolution, state)
                 except UpstreamError as exc:
                     self.tried.add(state.id)
+                    if exc.side == "backend":
+                        state.observe_failure()
                     if not (self._allows(exc, attempt=self.attempts) and self._claims_repeat()):
                         raise
                     logger.info("%r: %s; trying again", inbound, exc)
