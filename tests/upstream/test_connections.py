@@ -36,7 +36,8 @@ from sticky_asgi.timeouts import Timeouts
 from sticky_asgi.tls import TLS
 from sticky_asgi.upstream.client import RequestBody, UpstreamRequest
 from sticky_asgi.upstream.connections import Http1Client
-from sticky_asgi.upstream.http1 import Http1Connection, Http1Response
+from sticky_asgi.upstream.http1 import Http1Connection
+from sticky_asgi.upstream.http1_response import Http1Response
 from tests import servers
 from tests.conftest import Authority
 from tests.servers import Connection, RawBackend, refusing_port, responding, unanswered_port

@@ -21,7 +21,7 @@ from sticky_asgi.request import RawHeaders
 from sticky_asgi.timeouts import Timeouts
 from sticky_asgi.upstream.client import UpstreamRequest
 from sticky_asgi.upstream.connections import Http1Client
-from sticky_asgi.upstream.http1 import Http1Response
+from sticky_asgi.upstream.http1_response import Http1Response
 
 T = TypeVar("T")
 Main = Callable[[], Awaitable[T]]

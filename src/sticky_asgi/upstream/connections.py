@@ -11,7 +11,8 @@ from ..exceptions import ConnectError, ConnectTimeout
 from ..timeouts import Timeouts
 from ..tls import TLS
 from .client import UpstreamRequest
-from .http1 import Http1Connection, Http1Response
+from .http1 import Http1Connection
+from .http1_response import Http1Response
 
 
 class Http1Client:

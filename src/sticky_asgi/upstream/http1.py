@@ -1,8 +1,8 @@
 """One HTTP/1.1 connection to a backend, and the exchanges that follow one another on it.
 
-`Http1Connection` is the protocol: it writes a request, parses what comes back and guards the
-limits. `Http1Response` is what the reader holds: a head, a bounded buffer, an end. Which
-connection is used for what, and for how long, is decided in `connections.py`.
+The protocol writes a request, parses what comes back and guards the limits. What the reader of a
+response holds is in `http1_response.py`; which connection is used for what, and for how long, is
+decided in `connections.py`.
 
 Rules kept here: RFC 9112 §6.3 for the length of a body, where in doubt the stricter reading; a
 connection on which anything was odd is never used again; nothing is taken for the next response
@@ -16,7 +16,6 @@ import os
 import re
 import socket
 import ssl
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import cast
@@ -26,7 +25,6 @@ import httptools
 from ..exceptions import (
     ConnectError,
     ConnectionLost,
-    IdleTimeout,
     MalformedResponse,
     ResponseTimeout,
     Stage,
@@ -36,9 +34,7 @@ from ..headers import listed
 from ..request import RawHeaders
 from ..timeouts import Timeouts
 from .client import RequestBody, UpstreamRequest
-
-#: Bytes of a body that are buffered before reading from the backend pauses.
-HIGH_WATER = 65536
+from .http1_response import HIGH_WATER, Http1Response
 
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 _BODILESS = frozenset({204, 304})
@@ -46,137 +42,6 @@ _NOT_IN_REASON = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9112 §4
 _END_OF_HEAD = b"\r\n\r\n"
 #: What OpenSSL calls the alerts with which a server turns a client's certificate down.
 _IDENTITY_REFUSED = re.compile(r"ALERT_.*(CERT|UNKNOWN_CA|ACCESS_DENIED|HANDSHAKE_FAILURE)")
-
-
-class Http1Response:
-    """A response while it arrives. See `UpstreamResponse`."""
-
-    __slots__ = (
-        "_buffered",
-        "_connection",
-        "_error",
-        "_is_complete",
-        "_pieces",
-        "_waiter",
-        "head",
-        "headers",
-        "method",
-        "status",
-    )
-
-    def __init__(self, connection: Http1Connection, method: str) -> None:
-        self.method = method
-        self.status = 0
-        self.headers: RawHeaders = []
-        self.head: asyncio.Future[None] = connection.loop.create_future()
-        self._connection: Http1Connection | None = connection
-        self._pieces: deque[bytes] = deque()
-        self._buffered = 0
-        self._is_complete = False
-        self._error: BaseException | None = None
-        self._waiter: asyncio.Future[None] | None = None
-
-    @property
-    def has_head(self) -> bool:
-        """Whether the head has arrived."""
-        return self.status != 0
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the whole message has arrived, read or not."""
-        return self._is_complete
-
-    @property
-    def at_end(self) -> bool:
-        """Whether the body is over and everything of it has been read."""
-        return self._is_complete and not self._pieces
-
-    async def read(self) -> bytes:
-        """The next piece of the body; `b""` at its end."""
-        if not self._pieces and not self._is_complete and self._error is None:
-            await self._wait()
-        if self._pieces:
-            return self._take()
-        if self._error is not None:
-            raise self._error
-        return b""
-
-    async def _wait(self) -> None:
-        connection = self._connection
-        if connection is None:
-            raise RuntimeError("the response has been closed")
-        self._waiter = connection.loop.create_future()
-        connection.start_timer(connection.timeouts.idle, self._on_idle_timeout)
-        try:
-            await self._waiter
-        except BaseException:
-            self._drop()
-            raise
-        finally:
-            self._waiter = None
-            # After the end the connection, and its timer, may serve another exchange already.
-            if self._connection is not None:
-                connection.stop_timer()
-
-    def _on_idle_timeout(self) -> None:
-        # A loop that was held up may find the piece and the timeout at one time.
-        if self._connection is not None and not self._pieces:
-            name, seconds = self._connection.name, self._connection.timeouts.idle
-            error = IdleTimeout(f"{name} sent nothing of the body for {seconds:g} seconds")
-            self._connection.fail(error)
-
-    def _take(self) -> bytes:
-        pieces = self._pieces
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
-        self._buffered = 0
-        if self._connection is not None:
-            self._connection.resume_reading()
-        return data
-
-    async def aclose(self) -> None:
-        """Let go of the response. Before its end that drops the connection."""
-        self._pieces.clear()
-        self._buffered = 0
-        self._drop()
-
-    def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            self._error = RuntimeError("the response has been closed")
-            connection.abort()
-            self._wake()
-
-    # For the connection.
-
-    def feed(self, piece: bytes) -> bool:
-        """Take a piece of the body. Whether there is room for more."""
-        self._pieces.append(piece)
-        self._buffered += len(piece)
-        self._wake()
-        return self._buffered <= HIGH_WATER
-
-    def complete(self) -> None:
-        """The message is over; the connection is free."""
-        self._is_complete = True
-        self._connection = None
-        self._wake()
-
-    def fail(self, error: BaseException) -> None:
-        """The message will not be completed."""
-        self._connection = None
-        self._error = error
-        if not self.head.done():
-            self.head.set_exception(error)
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def __repr__(self) -> str:
-        end = "complete" if self._is_complete else "broken off" if self._error else "under way"
-        return f"<Http1Response {self.status or 'no head yet'} {end}, {self._buffered} buffered>"
 
 
 class Http1Connection(asyncio.Protocol):
