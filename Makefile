@@ -14,7 +14,7 @@ PORT ?= 8000
 
 PIP_OPTIONS := --quiet --disable-pip-version-check
 # The tests mostly wait for sockets, so more of them run at a time than there are processors.
-PYTEST_OPTIONS ?= --numprocesses 4 --dist loadfile
+PYTEST_OPTIONS ?= --numprocesses 3 --dist loadfile
 # Tests of the documentation and the examples need FastAPI, which needs a newer Starlette.
 FLOOR_IGNORE := --ignore-glob='*test_docs*' --ignore-glob='*test_examples*' \
 	--ignore-glob='*test_readme*' --ignore=tests/docs --ignore=tests/examples

@@ -1207,7 +1207,7 @@ def test_a_request_that_was_not_taken_spoils_the_connection(run: Run) -> None:
 
 @pytest.mark.parametrize("is_chunked", [False, True])
 def test_a_reader_that_stalls_holds_the_backend_up(run: Run, is_chunked: bool) -> None:
-    megabyte, total = b"x" * (1 << 20), 100
+    megabyte, total = b"x" * (1 << 20), 64
     sent = itertools.count()
     progress = [0]
 
