@@ -242,13 +242,15 @@ class Http1Connection(asyncio.Protocol):
             return
         if transport.get_extra_info("ssl_object") is not None:
             return
+        data = b""
         with (
             suppress(OSError),
             socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as last,
         ):
             last.setblocking(False)
-            if data := last.recv(HIGH_WATER):
-                self.data_received(data)
+            data = last.recv(HIGH_WATER)
+        if data:
+            self.data_received(data)
 
     def pause_writing(self) -> None:
         self._is_paused = True
