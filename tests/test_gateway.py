@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -573,6 +573,21 @@ def test_a_listener_that_raises_harms_nobody(caplog: pytest.LogCaptureFixture) -
 
     run(main())
     assert "raised an exception" in caplog.text
+
+
+def test_an_event_tells_the_status_that_was_really_sent() -> None:
+    async def main() -> None:
+        listening = Listening()
+        gateway = Gateway(
+            {"/": Pool("p", [])},
+            error_response=lambda error, scope: PlainTextResponse("tea", 418),
+            listeners=[listening],
+        )
+        async with gateway:
+            assert (await Visit(gateway).response())[0] == 418
+        assert [event.status for event in listening.events] == [418]
+
+    run(main())
 
 
 def test_a_policy_that_raises_is_told_as_500() -> None:

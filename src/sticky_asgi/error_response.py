@@ -25,11 +25,15 @@ def default_error_response(error: GatewayError, scope: Scope) -> Response:
 
 async def send_error(
     error: GatewayError, make: ErrorResponse, scope: Scope, receive: Receive, send: Send
-) -> None:
-    """Send the response that `make` gives an error, with the headers its status asks for."""
+) -> int:
+    """Send the response that `make` gives an error, with the headers its status asks for.
+
+    Returns the status that was sent: `make` may have chosen another one than the error's.
+    """
     if scope["type"] == "websocket":
+        # Closed before it was accepted: the server answers the handshake with 403.
         await send({"type": "websocket.close", "code": 1000})
-        return
+        return 403
     response = make(error, scope)
     if isinstance(error, NoBackendAvailable):
         # RFC 9110 §10.2.3
@@ -38,3 +42,4 @@ async def send_error(
         # RFC 9112 §6.3: what follows on this connection cannot be trusted to be a request.
         response.headers["connection"] = "close"
     await response(scope, receive, send)
+    return response.status_code

@@ -151,7 +151,7 @@ class Gateway:
             if call.exchange.response_started:
                 # Only an exception makes a server abort a response that has begun.
                 raise
-            await self.refuse(exc, scope, receive, send)
+            call.exchange.status = await self.refuse(exc, scope, receive, send)
         finally:
             if self.listeners:
                 self._tell(call.finished(error))
@@ -164,9 +164,9 @@ class Gateway:
                 # A listener's bug is no reason to fail a request, or to leave the others untold.
                 logger.exception("listener %r raised an exception", listener)
 
-    async def refuse(self, error: GatewayError, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request with an error of the gateway's own. It carries no affinity cookie."""
-        await send_error(error, self.error_response, scope, receive, send)
+    async def refuse(self, error: GatewayError, scope: Scope, receive: Receive, send: Send) -> int:
+        """Answer a request with an error of the gateway's own, without any affinity cookie."""
+        return await send_error(error, self.error_response, scope, receive, send)
 
     async def __aenter__(self) -> Gateway:
         stack = AsyncExitStack()
