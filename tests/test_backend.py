@@ -241,6 +241,23 @@ def test_failures_are_counted_since_the_last_answer() -> None:
     assert state.failures == 0
 
 
+def test_who_may_have_moved_up_is_noted_for_those_who_ask() -> None:
+    state = BackendState(Backend("http://a:1"))
+    state.in_flight = 2
+    state.finish_request()
+    assert state.in_flight == 1
+    noted = state.noted_in = set[BackendState]()
+    for change in (
+        state.finish_request,
+        lambda: state.observe_latency(1.0),
+        lambda: state.observe_latency(2.0),
+        state.observe_failure,
+    ):
+        noted.clear()
+        change()
+        assert noted == {state}
+
+
 def test_repr() -> None:
     state = BackendState(Backend("http://a:1", id="a", weight=2.5))
     state.in_flight = 3

@@ -203,7 +203,9 @@ class BackendState:
         "in_flight",
         "intent",
         "latency",
+        "noted_in",
         "requests",
+        "turn",
     )
 
     #: Share of the newest sample in the latency average: the last ten or so dominate.
@@ -218,8 +220,12 @@ class BackendState:
         self.latency: float | None = None
         #: Requests that failed since the last answer.
         self.failures = 0
+        # What balancers keep here: round robin's two, the number of the last pick, and for those
+        # who keep backends sorted the set in which everyone is noted who may have moved up.
         self.current_weight = 0.0
         self.charged = False
+        self.turn = 0
+        self.noted_in: set[BackendState] | None = None
 
     @property
     def id(self) -> str:
@@ -251,6 +257,12 @@ class BackendState:
             and self.backend.weight > 0
         )
 
+    def finish_request(self) -> None:
+        """Count a request less in flight."""
+        self.in_flight -= 1
+        if self.noted_in is not None:
+            self.noted_in.add(self)
+
     def observe_latency(self, seconds: float) -> None:
         """Add one time to first byte to the moving average: the backend has answered."""
         self.failures = 0
@@ -258,10 +270,14 @@ class BackendState:
             self.latency = seconds
         else:
             self.latency += self.LATENCY_DECAY * (seconds - self.latency)
+        if self.noted_in is not None:
+            self.noted_in.add(self)
 
     def observe_failure(self) -> None:
         """Count a request that the backend did not answer."""
         self.failures += 1
+        if self.noted_in is not None:
+            self.noted_in.add(self)
 
     def __repr__(self) -> str:
         return (

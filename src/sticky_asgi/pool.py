@@ -398,7 +398,7 @@ class Pool:
         return Lease(self, state)
 
     def _release(self, state: BackendState) -> None:
-        state.in_flight -= 1
+        state.finish_request()
         self.in_flight -= 1
         if self._queue:
             self._serve_queue()

@@ -1,0 +1,33 @@
+"""What every balancer is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from ..backend import BackendState
+from ..request import RequestInfo
+
+
+class Balancer(Protocol):
+    """Picks one of the candidates for a visitor who belongs to none of them yet.
+
+    One object serves one pool: what it remembers is about that pool's backends. It holds nothing
+    that belongs to an event loop, so the pool may be used from several loops one after another.
+    """
+
+    def pick(self, candidates: Sequence[BackendState], request: RequestInfo) -> BackendState:
+        """Pick a backend; synchronous, so nothing happens between the pick and its count.
+
+        Args:
+            candidates: The backends that may be used now, in the order of the snapshot; never
+                empty. The pool passes the same tuple object again until a backend, a weight or
+                what is usable has changed, so work done for a tuple may be kept as long as
+                `candidates is` that tuple. A candidate of weight 0 is to be picked only when
+                all have weight 0: then all count alike.
+            request: The request that needs a backend.
+
+        Returns:
+            One of the candidates.
+        """
+        ...
