@@ -482,7 +482,7 @@ def test_rule_5_the_scheme_is_the_connections_or_what_a_trusted_proxy_says(
     scheme: str, told: list[bytes], is_trusted: bool, expected: str
 ) -> None:
     read = head(*[(b"x-forwarded-proto", value) for value in told])
-    assert visitor_scheme(scheme, read, is_trusted=is_trusted) == expected
+    assert visitor_scheme(scheme, read, is_trusted) == expected
 
 
 # What goes to the client

@@ -9,10 +9,11 @@ from __future__ import annotations
 import functools
 import ipaddress
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from .exceptions import BadRequest, HeadTooLarge, MalformedResponse
-from .request import RawHeaders
+from .request import RawHeader, RawHeaders
 
 #: Fields that concern one connection only (RFC 9110 §7.6.1), and Proxy-Connection and Keep-Alive,
 #: which the same section tells intermediaries to remove although they are not standard.
@@ -46,10 +47,13 @@ _REPLACED = frozenset(
 _TRUSTED_ONLY = frozenset({b"forwarded", b"x-forwarded-prefix", b"x-real-ip"})
 
 _DROPPED = HOP_BY_HOP | _REPLACED
-_DROPPED_UNTRUSTED = _DROPPED | _TRUSTED_ONLY
 
-_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2
-_NOT_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 §5.5
+#: What a name in lower case may hold (RFC 9110 §5.6.2).
+_LOWER_TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
+_IN_VALUE = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])  # RFC 9110 §5.5
+_NO_NAMES: frozenset[bytes] = frozenset()
+_NO_OPTIONS = frozenset({b"content-length", b"close", b"keep-alive"})
+_NO_FORWARDED: Mapping[bytes, list[bytes]] = MappingProxyType({})
 # RFC 3986 §3.2.2 and a port; an address with colons is bracketed.
 _HOST = re.compile(
     rb"(?:[A-Za-z0-9\-._~%!$&'()*+,;=]*|\[[A-Za-z0-9\-._~%!$&'()*+,;=:]+\])(?::[0-9]*)?"
@@ -110,42 +114,62 @@ class RequestHead:
     """A request's header section, checked, with what the gateway itself must know of it.
 
     Attributes:
+        headers: All fields: names in lower case, values without white space around them.
+        passed: The fields that go to the backend whoever sent them: not those that concern one
+            connection, nor those that are the gateway's to say.
         host: The Host field's value, or None (HTTP/1.0 only).
         content_length: Declared length of the body, or None.
         is_chunked: Whether the body is announced by Transfer-Encoding.
-        connection: Field names that `Connection` lists, besides the well-known ones.
+        connection: Field names that `Connection` lists.
         forwarded: The forwarded headers of the client, values in order.
+        makes_claims: Whether `passed` may hold what only a trusted proxy may tell, or a name
+            that looks like another one.
     """
 
-    __slots__ = ("connection", "content_length", "forwarded", "headers", "host", "is_chunked")
+    __slots__ = (
+        "connection",
+        "content_length",
+        "forwarded",
+        "headers",
+        "host",
+        "is_chunked",
+        "makes_claims",
+        "passed",
+    )
 
     def __init__(self, headers: RawHeaders, *, http_version: str, limit: int = 65536) -> None:
-        # A copy: uvicorn's httptools protocol appends the trailers of a chunked body to the list
-        # in the scope, after it has been checked here. It also leaves the white space behind a
-        # value, which is not part of it (RFC 9110 §5.5).
-        headers = [(name.lower(), value.strip(b" \t")) for name, value in headers]
+        headers, names = _checked_fields(headers, limit)
         if http_version >= "2":
             headers = _without_crumbs(headers)
         self.headers = headers
         self.host: bytes | None = None
         self.content_length: int | None = None
         self.is_chunked = False
-        self.connection: frozenset[bytes] = frozenset()
-        self.forwarded: dict[bytes, list[bytes]] = {}
-        _check_fields(headers, limit)
+        self.connection: frozenset[bytes] = _NO_NAMES
+        self.forwarded: Mapping[bytes, list[bytes]] = _NO_FORWARDED
+        # Looked for in all names at once; a false alarm across two of them does no harm. (And
+        # `in` would be slower: it tries its operand as a number first.)
+        self.makes_claims = (
+            names.find(b"_") >= 0 or names.find(b"forwarded") >= 0 or names.find(b"x-real") >= 0
+        )
+        passed: RawHeaders = []
+        self.passed = passed
         hosts = 0
-        for name, value in headers:
-            if name == b"host":
-                hosts += 1
-                self.host = value
-            elif name == b"content-length":
-                self._read_length(value)
+        for field in headers:
+            name = field[0]
+            if name not in _DROPPED:
+                if name == b"host":
+                    hosts += 1
+                    self.host = field[1]
+                elif name == b"content-length" and not self._read_length(field[1]):
+                    continue
+                passed.append(field)
             elif name == b"transfer-encoding":
-                self._read_coding(value)
+                self._read_coding(field[1])
             elif name == b"connection":
-                self.connection |= listed(value)
+                self.connection |= listed(field[1])
             elif name in _REPLACED and name != b"expect":
-                self.forwarded.setdefault(name, []).append(value)
+                self._note_forwarded(name, field[1])
         if self.is_chunked and self.content_length is not None:
             # RFC 9112 §6.3: an attempt at request smuggling, or as good as one.
             raise BadRequest("both Transfer-Encoding and Content-Length")
@@ -158,21 +182,28 @@ class RequestHead:
         if self.host is not None and not _HOST.fullmatch(self.host):
             raise BadRequest(f"malformed Host {self.host!r}")
 
-    def _read_length(self, value: bytes) -> None:
+    def _read_length(self, value: bytes) -> bool:
+        """Take note of a Content-Length. Whether it is the first."""
         # RFC 9112 §6.3 rule 5: a list of equal lengths may be taken for one; we refuse the list
         # and accept repeated equal fields.
         if not _DIGITS.fullmatch(value):
             raise BadRequest(f"malformed Content-Length {value!r}")
         length = int(value)
-        if self.content_length is not None and self.content_length != length:
+        if self.content_length is None:
+            self.content_length = length
+            return True
+        if self.content_length != length:
             raise BadRequest("unequal Content-Length fields")
-        self.content_length = length
+        return False
 
     def _read_coding(self, value: bytes) -> None:
         # RFC 9112 §6.1: a coding that the gateway does not know cannot be framed safely.
         if self.is_chunked or value.strip(b" \t").lower() != b"chunked":
             raise BadRequest(f"unsupported Transfer-Encoding {value!r}")
         self.is_chunked = True
+
+    def _note_forwarded(self, name: bytes, value: bytes) -> None:
+        self.forwarded = {**self.forwarded, name: [*self.forwarded.get(name, ()), value]}
 
     def __repr__(self) -> str:
         return f"<RequestHead {len(self.headers)} fields>"
@@ -189,22 +220,53 @@ def _without_crumbs(headers: RawHeaders) -> RawHeaders:
 
 def listed(value: bytes) -> frozenset[bytes]:
     """The members of a comma-separated list, in lower case."""
-    return frozenset(part.strip(b" \t").lower() for part in value.split(b",")) - {b""}
+    return _LISTS.get(value) or frozenset(_members(value))
 
 
-def _check_fields(headers: RawHeaders, limit: int) -> None:
-    if sum(len(name) + len(value) + 4 for name, value in headers) > limit:
-        raise HeadTooLarge("request head too large")
-    if fault := _field_fault(headers):
-        raise BadRequest(fault)
+def _members(value: bytes) -> set[bytes]:
+    return {part.strip(b" \t").lower() for part in value.split(b",")} - {b""}
 
 
-def _field_fault(headers: RawHeaders) -> str | None:
-    """What is wrong with a field: all of them are looked at in two sweeps, for speed."""
+#: What Connection says nearly always.
+_LISTS = {
+    value: frozenset(_members(value))
+    for value in (b"keep-alive", b"close", b"Keep-Alive", b"Close", b"upgrade", b"Upgrade")
+}
+
+
+def _checked_fields(headers: RawHeaders, limit: int) -> tuple[RawHeaders, bytes]:
+    """A copy of a request's fields in normal form, and all their names as one string.
+
+    A copy, because uvicorn's httptools protocol appends the trailers of a chunked body to the
+    list in the scope, after it has been checked. It also leaves the white space behind a value,
+    which is not part of it (RFC 9110 §5.5).
+    """
     names = [name for name, _ in headers]
-    if names and not (all(names) and _TOKEN.fullmatch(b"".join(names))):
+    values = [value for _, value in headers]
+    joined, text = b"".join(names), b"".join(values)
+    if len(joined) + len(text) + 4 * len(headers) > limit:
+        raise HeadTooLarge("request head too large")
+    if joined.translate(None, _LOWER_TOKEN) or [*map(bytes.strip, values)] != values:
+        headers = [(name.lower(), value.strip(b" \t")) for name, value in headers]
+        joined = joined.lower()
+    else:
+        headers = headers.copy()
+    if fault := _field_fault(names, joined, text):
+        raise BadRequest(fault)
+    return headers, joined
+
+
+def _field_fault(names: list[bytes], joined: bytes, text: bytes) -> str | None:
+    """What is wrong with one of the fields. All are looked at in one sweep, for speed.
+
+    Args:
+        names: The names.
+        joined: The names in lower case, one after another.
+        text: The values, one after another.
+    """
+    if b"" in names or joined.translate(None, _LOWER_TOKEN):
         return "malformed header name"
-    if _NOT_IN_VALUE.search(b"".join([value for _, value in headers])):
+    if text.translate(None, _IN_VALUE):
         return "control character in a header value"
     return None
 
@@ -243,9 +305,9 @@ def _bare_address(hop: str) -> str | None:
         return None
 
 
-def visitor_scheme(scheme: str, head: RequestHead, *, is_trusted: bool) -> str:
+def visitor_scheme(scheme: str, head: RequestHead, is_trusted: bool) -> str:
     """`https` or `http`: as a trusted proxy says, else as the connection is."""
-    if is_trusted:
+    if is_trusted and head.forwarded:
         claimed = head.forwarded.get(b"x-forwarded-proto", [b""])[-1]
         claimed = claimed.rpartition(b",")[2].strip(b" \t").lower()
         if claimed in (b"http", b"https", b"ws", b"wss"):
@@ -272,45 +334,64 @@ def upstream_headers(
         is_trusted: Whether the peer's forwarded headers are appended to, else replaced.
         rfc7239: Whether to write the Forwarded header (RFC 7239) as well.
     """
-    dropped = _DROPPED if is_trusted else _DROPPED_UNTRUSTED
-    if not keep_host:
-        dropped = dropped | {b"host"}
-    if head.connection:
+    result = head.passed
+    if head.makes_claims:
+        result = [field for field in result if not _is_claim(field[0], is_trusted)]
+    named = head.connection
+    if named:
         # Host and Content-Length are not options of a connection, whatever Connection says.
-        dropped = dropped | (head.connection - {b"host", b"content-length"})
-    result: RawHeaders = []
-    has_length = False
-    for name, value in head.headers:
-        # CGI and WSGI take `X_Forwarded_For` for `X-Forwarded-For`.
-        plain = name.replace(b"_", b"-") if b"_" in name else name
-        if plain in dropped or (name == b"content-length" and has_length):
-            continue
-        if not is_trusted and plain.startswith(b"x-forwarded-"):
-            continue
-        if name == b"content-length":
-            has_length = True
-        result.append((name, value))
-    _add_forwarded(result, head, peer, scheme, is_trusted)
+        named -= {b"host", b"content-length", b"keep-alive", b"close"}
+    if not keep_host:
+        named |= {b"host"}
+    if named:
+        result = [field for field in result if field[0] not in named]
+    else:
+        result = result.copy()
+    if is_trusted and head.forwarded:
+        result += _appended(head, peer, scheme)
+    else:
+        result += _forwarded_fields(peer, head.host, scheme)
     if rfc7239:
         result.append((b"forwarded", _forwarded_element(peer, head.host, scheme)))
     return result
 
 
-def _add_forwarded(
-    result: RawHeaders, head: RequestHead, peer: str | None, scheme: str, is_trusted: bool
-) -> None:
-    told = head.forwarded if is_trusted else {}
+def _is_claim(name: bytes, is_trusted: bool) -> bool:
+    # CGI and WSGI take `X_Forwarded_For` for `X-Forwarded-For`.
+    name = name.replace(b"_", b"-")
+    if is_trusted:
+        return name in _DROPPED
+    return name in _DROPPED or name in _TRUSTED_ONLY or name.startswith(b"x-forwarded-")
+
+
+@functools.lru_cache(maxsize=4096)
+def _forwarded_fields(peer: str | None, host: bytes | None, scheme: str) -> tuple[RawHeader, ...]:
+    """What the gateway itself says of a request; the same for all of a client's requests."""
+    fields = [(b"x-forwarded-proto", scheme.encode("ascii"))]
+    if peer:
+        fields.insert(0, (b"x-forwarded-for", peer.encode("latin-1", "replace")))
+    if host is not None:
+        fields.append((b"x-forwarded-host", host))
+    fields.append((b"x-forwarded-port", _port_of(host, scheme)))
+    return tuple(fields)
+
+
+def _appended(head: RequestHead, peer: str | None, scheme: str) -> RawHeaders:
+    """What a trusted proxy said, and what the gateway has to add."""
+    told = head.forwarded
+    fields: RawHeaders = []
     hops = told.get(b"x-forwarded-for", [])
     if peer:
         hops = [*hops, peer.encode("latin-1", "replace")]
     if hops:
-        result.append((b"x-forwarded-for", b", ".join(hops)))
-    result.append((b"x-forwarded-proto", scheme.encode("ascii")))
+        fields.append((b"x-forwarded-for", b", ".join(hops)))
+    fields.append((b"x-forwarded-proto", scheme.encode("ascii")))
     host = told.get(b"x-forwarded-host", [head.host])[-1]
     if host is not None:
-        result.append((b"x-forwarded-host", host))
+        fields.append((b"x-forwarded-host", host))
     port = told.get(b"x-forwarded-port", [b""])[-1]
-    result.append((b"x-forwarded-port", port if port.isdigit() else _port_of(host, scheme)))
+    fields.append((b"x-forwarded-port", port if port.isdigit() else _port_of(host, scheme)))
+    return fields
 
 
 def _port_of(host: bytes | None, scheme: str) -> bytes:
@@ -332,34 +413,52 @@ def _forwarded_element(peer: str | None, host: bytes | None, scheme: str) -> byt
 
 
 def downstream_headers(headers: RawHeaders, *, status: int) -> RawHeaders:
-    """The header section for the client, of a backend's response.
+    """The header section for the client, of a backend's response that was not yet checked.
 
     Raises:
         MalformedResponse: A field that must not be passed on.
     """
+    headers = [(name.lower(), value) for name, value in headers]
+    names = [name for name, _ in headers]
+    text = b"".join([value for _, value in headers])
+    if fault := _field_fault(names, b"".join(names), text):
+        raise MalformedResponse(f"{fault} of the response")
+    return end_to_end(headers, status=status)
+
+
+def end_to_end(headers: RawHeaders, *, status: int) -> RawHeaders:
+    """A response's fields without those that concern one connection. Names in lower case."""
     result: RawHeaders = []
-    connection: frozenset[bytes] = frozenset()
+    connection = _NO_NAMES
     has_coding = False
-    for name, value in headers:
-        name = name.lower()
-        if name == b"connection":
-            connection |= listed(value)
-        elif name not in HOP_BY_HOP:
-            result.append((name, value))
+    for field in headers:
+        name = field[0]
+        if name not in HOP_BY_HOP:
+            result.append(field)
+        elif name == b"connection":
+            connection |= listed(field[1])
         elif name == b"transfer-encoding":
             has_coding = True
-    # RFC 9110 §8.6: no Content-Length with 204. With 304 it is optional, and a server that
-    # counts body bytes against it takes the missing body for an error. RFC 9112 §6.3: a transport
-    # that lets Transfer-Encoding win leaves it to us to remove the length that lost.
-    if status in (204, 304) or has_coding:
-        connection |= {b"content-length"}
-    else:
-        connection -= {b"content-length"}
-    if connection:
-        result = [field for field in result if field[0] not in connection]
-    if fault := _field_fault(result):
-        raise MalformedResponse(f"{fault} of the response")
-    return result
+    dropped = not_end_to_end(connection, status=status)
+    if has_coding:
+        # RFC 9112 §6.3: where it won, it is left to us to remove the length that lost.
+        dropped = dropped | {b"content-length"}
+    return [field for field in result if field[0] not in dropped] if dropped else result
+
+
+def not_end_to_end(connection: frozenset[bytes], *, status: int) -> frozenset[bytes]:
+    """Fields besides those of `HOP_BY_HOP` that a response is passed on without.
+
+    Args:
+        connection: What its Connection fields list.
+        status: Its status.
+    """
+    if status in (204, 304):
+        # RFC 9110 §8.6: no Content-Length with 204. With 304 it is optional, and a server that
+        # counts body bytes against it takes the missing body for an error.
+        return connection | {b"content-length"}
+    # "close" and "keep-alive" are no fields, and Content-Length is no option of a connection.
+    return connection - _NO_OPTIONS if connection else connection
 
 
 #: Statuses that caches may keep without being told to (RFC 9110 §15.1).

@@ -14,7 +14,8 @@ from urllib.parse import quote
 from .exceptions import BadRequest
 
 _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §9.1
-_NOT_IN_TARGET = re.compile(rb"[\x00-\x20\x7f]")
+_COMMON_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
+_IN_TARGET = bytes([*range(0x21, 0x7F), *range(0x80, 0x100)])
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 #: What a path may hold as it is (RFC 3986 §3.3), besides letters, digits and `-._~`.
 _IN_PATH = "/:@!$&'()*+,;="
@@ -73,9 +74,9 @@ def upstream_target(scope: Mapping[str, Any], *, strip_prefix: str = "") -> byte
     """
     raw_path = raw_path_of(scope)
     method: str = scope.get("method", "GET")
-    if not _METHOD.fullmatch(method):
+    if method not in _COMMON_METHODS and not _METHOD.fullmatch(method):
         raise BadRequest(f"malformed method {method!r}")
-    if raw_path == b"*" and method == "OPTIONS":
+    if method == "OPTIONS" and raw_path == b"*":
         return raw_path
     if method == "CONNECT":
         # What follows its 200 is no HTTP any more (RFC 9110 §9.3.6).
@@ -89,6 +90,6 @@ def upstream_target(scope: Mapping[str, Any], *, strip_prefix: str = "") -> byte
         raw_path = strip_front(raw_path, strip_prefix)
     query: bytes = scope.get("query_string", b"")
     target = raw_path + b"?" + query if query else raw_path
-    if _NOT_IN_TARGET.search(target):
+    if target.translate(None, _IN_TARGET):
         raise BadRequest(f"white space or control character in request target {target!r}")
     return target

@@ -72,7 +72,9 @@ class UpstreamResponse(Protocol):
 
     @property
     def headers(self) -> RawHeaders:
-        """The header section as received: order, duplicates and bytes kept."""
+        """The header section for the client: order, duplicates and bytes kept, names in lower
+        case, without what concerned the backend's connection (see `headers.end_to_end`).
+        """
         ...
 
     @property

@@ -16,6 +16,7 @@ from ..pool import Pool
 from .asgi import AsgiClient
 from .client import UpstreamClient
 from .connections import Http1Client
+from .http1 import READ_SIZE
 from .httpx_client import HttpxClient, family_of
 
 _NO_STATES: Mapping[int, Mapping[str, Any]] = MappingProxyType({})
@@ -28,14 +29,17 @@ def check_transport(transport: Any) -> None:
 
 
 def open_client(
-    pool: Pool, backend: Backend, app_states: Mapping[int, Mapping[str, Any]] = _NO_STATES
+    pool: Pool,
+    backend: Backend,
+    app_states: Mapping[int, Mapping[str, Any]] = _NO_STATES,
+    buffer: memoryview | None = None,
 ) -> UpstreamClient:
     """The client for a backend, in the running event loop."""
     if backend.app is not None:
         return AsgiClient(backend, state=app_states.get(id(backend.app), {}))
     if pool.transport is not None:
         return HttpxClient(backend, pool.transport, timeouts=pool.timeouts)
-    return Http1Client(backend, timeouts=pool.timeouts, tls=pool.tls)
+    return Http1Client(backend, timeouts=pool.timeouts, tls=pool.tls, buffer=buffer)
 
 
 class _PoolClients:
@@ -75,6 +79,7 @@ class Clients:
 
     def __init__(self, app_states: Mapping[int, Mapping[str, Any]] = _NO_STATES) -> None:
         self._app_states = app_states
+        self._buffer = memoryview(bytearray(READ_SIZE))
         self._pools: dict[Pool, _PoolClients] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -89,7 +94,7 @@ class Clients:
         held = clients.by_id.get(backend.id)
         if held is not None:
             return held[1]
-        client = open_client(pool, backend, self._app_states)
+        client = open_client(pool, backend, self._app_states, self._buffer)
         clients.by_id[backend.id] = (backend, client)
         return client
 

@@ -11,7 +11,7 @@ from ..exceptions import ConnectError, ConnectTimeout
 from ..timeouts import Timeouts
 from ..tls import TLS
 from .client import UpstreamRequest
-from .http1 import Http1Connection
+from .http1 import READ_SIZE, Http1Connection
 from .http1_response import Http1Response
 
 
@@ -23,6 +23,8 @@ class Http1Client:
         timeouts: See `Timeouts`.
         tls: For an https URL. Default None: `TLS()`.
         max_head: Bytes a response head may have. Default 65536.
+        buffer: Where its connections read into. Default None: one of its own; clients of one
+            event loop may share one.
     """
 
     def __init__(
@@ -32,14 +34,16 @@ class Http1Client:
         timeouts: Timeouts = Timeouts(),
         tls: TLS | None = None,
         max_head: int = 65536,
+        buffer: memoryview | None = None,
     ) -> None:
         self.backend = backend
         self.timeouts = timeouts
         self._tls = tls or TLS()
         self._context: ssl.SSLContext | None = None
         self._max_head = max_head
+        self._buffer = memoryview(bytearray(READ_SIZE)) if buffer is None else buffer
         self._idle: deque[Http1Connection] = deque()
-        self._busy: set[Http1Connection] = set()
+        self._connections: set[Http1Connection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._is_closed = False
 
@@ -51,16 +55,20 @@ class Http1Client:
     @property
     def busy(self) -> int:
         """Connections with an exchange under way."""
-        return len(self._busy)
+        return len(self._connections) - len(self._idle)
 
     async def send(self, request: UpstreamRequest, *, fresh: bool = False) -> Http1Response:
         """Send a request and wait for the head of the response. See `UpstreamClient`."""
         connection = None if fresh else self._pop_idle()
         if connection is None:
             connection = await self._connect()
-        if connection.is_usable:  # Else it is gone already, and will not say so again.
-            self._busy.add(connection)
-        return await connection.send(request)
+        response = connection.start(request)
+        try:
+            await response.head
+        except BaseException:
+            connection.give_up(response)
+            raise
+        return response
 
     async def aclose(self) -> None:
         """Close idle connections now, and the others when their exchanges end."""
@@ -76,13 +84,17 @@ class Http1Client:
         try:
             async with asyncio.timeout(self.timeouts.connect):
                 if backend.uds is not None:
-                    return await self._connect_unix(backend.uds)
-                return await self._connect_tcp()
+                    connection = await self._connect_unix(backend.uds)
+                else:
+                    connection = await self._connect_tcp()
         except TimeoutError:
             raise ConnectTimeout(f"backend {backend.id}: no connection in time") from None
         except (OSError, ValueError) as exc:
             # ValueError: a host or server name that no resolver and no certificate can hold.
             raise ConnectError(f"backend {backend.id}: {str(exc) or repr(exc)}") from exc
+        if connection.is_usable:  # Else it is gone already, and will not say so again.
+            self._connections.add(connection)
+        return connection
 
     async def _connect_tcp(self) -> Http1Connection:
         backend = self.backend
@@ -115,6 +127,7 @@ class Http1Client:
             f"backend {self.backend.id}",
             timeouts=self.timeouts,
             max_head=self._max_head,
+            buffer=self._buffer,
             on_idle=self._keep,
             on_gone=self._forget,
         )
@@ -122,16 +135,15 @@ class Http1Client:
     # Idle connections: the newest is used first, the oldest ages at the left.
 
     def _pop_idle(self) -> Http1Connection | None:
-        oldest = asyncio.get_running_loop().time() - self.timeouts.keep_alive
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_usable and connection.idle_since > oldest:
+            age = connection.loop.time() - connection.idle_since
+            if connection.is_usable and age < self.timeouts.keep_alive:
                 return connection
             connection.abort()
         return None
 
     def _keep(self, connection: Http1Connection) -> None:
-        self._busy.discard(connection)
         if self._is_closed or not self.timeouts.keep_alive:
             connection.abort()
             return
@@ -141,7 +153,7 @@ class Http1Client:
             self._sweep_later(connection)
 
     def _forget(self, connection: Http1Connection) -> None:
-        self._busy.discard(connection)
+        self._connections.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
 

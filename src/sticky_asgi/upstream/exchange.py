@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from ..exceptions import ConnectionLost, MalformedResponse, Stage
+from ..headers import downstream_headers
 from ..request import RawHeaders
 
 #: Statuses without a body (RFC 9110 §15.3.5, §15.4.5).
@@ -52,6 +53,7 @@ class TaskExchange:
         """The head has arrived. Raises MalformedResponse if there is no such answer."""
         if not 200 <= status <= 599:
             raise MalformedResponse(f"{self._who} answered {status!r}")
+        headers = downstream_headers(headers, status=status)
         self.status, self.headers = status, headers
         if not self._head.done():
             self._head.set_result(None)

@@ -30,21 +30,27 @@ from ..exceptions import (
     Stage,
     StaleConnection,
 )
-from ..headers import listed
+from ..headers import HOP_BY_HOP, listed, not_end_to_end
 from ..request import RawHeaders
 from ..timeouts import Timeouts
 from .client import RequestBody, UpstreamRequest
 from .http1_response import HIGH_WATER, Http1Response
+from .timer import LazyTimer
+
+#: Bytes that are read at a time. Below what the C library's allocator asks the kernel for anew
+#: each time, as it does for larger pieces: their pages would be mapped one by one.
+READ_SIZE = 65536
 
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 _BODILESS = frozenset({204, 304})
-_NOT_IN_REASON = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9112 §4
 _END_OF_HEAD = b"\r\n\r\n"
+#: What a reason phrase (RFC 9112 §4) and a field value (RFC 9110 §5.5) may hold.
+_TEXT = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 #: What OpenSSL calls the alerts with which a server turns a client's certificate down.
 _IDENTITY_REFUSED = re.compile(r"ALERT_.*(CERT|UNKNOWN_CA|ACCESS_DENIED|HANDSHAKE_FAILURE)")
 
 
-class Http1Connection(asyncio.Protocol):
+class Http1Connection(asyncio.BufferedProtocol):
     """One connection. At most one exchange at a time; between exchanges it is idle.
 
     Args:
@@ -52,6 +58,8 @@ class Http1Connection(asyncio.Protocol):
         timeouts: Response and idle timeouts.
         max_head: Bytes a response head may have, every 1xx before it included. Trailers and
             chunk extensions are refused when they go on for longer than that.
+        buffer: Where to read into. What is read is taken out at once, so all the connections of
+            an event loop may have the same one.
         on_idle: Called when an exchange has ended and the connection can be used again.
         on_gone: Called once when it cannot be used any more.
     """
@@ -62,6 +70,7 @@ class Http1Connection(asyncio.Protocol):
         *,
         timeouts: Timeouts,
         max_head: int,
+        buffer: memoryview,
         on_idle: Callable[[Http1Connection], None],
         on_gone: Callable[[Http1Connection], None],
     ) -> None:
@@ -69,14 +78,16 @@ class Http1Connection(asyncio.Protocol):
         self.name = name
         self.timeouts = timeouts
         self.max_head = max_head
+        #: One at a time: for the head, or for a piece of the body.
+        self.timer = LazyTimer(self.loop)
         self.idle_since = 0.0
         self.exchanges = 0
+        self._buffer = buffer
         self._on_idle = on_idle
         self._on_gone: Callable[[Http1Connection], None] | None = on_gone
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._response: Http1Response | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._upload: asyncio.Task[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._is_paused = False
@@ -92,8 +103,12 @@ class Http1Connection(asyncio.Protocol):
 
     # The request.
 
-    async def send(self, request: UpstreamRequest) -> Http1Response:
-        """Write a request and wait for the head of its response."""
+    def start(self, request: UpstreamRequest) -> Http1Response:
+        """Write a request. The response's `head` is done when its head has arrived.
+
+        Raises:
+            UpstreamError: The connection has been closed.
+        """
         transport = self._transport
         if transport is None or transport.is_closing():
             if self.exchanges:
@@ -104,33 +119,36 @@ class Http1Connection(asyncio.Protocol):
         self._expect_head()
         try:
             self._write(transport, request)
-            await response.head
         except BaseException:
-            # When the response has ended meanwhile, the connection may serve somebody else.
-            if self._response is response:
-                self.abort()
+            self.abort()
             raise
         return response
 
+    def give_up(self, response: Http1Response) -> None:
+        """Nobody waits for a response any more."""
+        # When it has ended meanwhile, the connection may serve somebody else.
+        if self._response is response:
+            self.abort()
+
     def _write(self, transport: asyncio.Transport, request: UpstreamRequest) -> None:
-        parts = [request.method.encode("ascii"), b" ", request.target, b" HTTP/1.1\r\n"]
-        is_chunked = False
-        for name, value in request.headers:
-            parts += (name, b": ", value, b"\r\n")
-            is_chunked = is_chunked or name == b"transfer-encoding"
-        parts.append(b"\r\n")
+        line = b"%b %b HTTP/1.1" % (request.method.encode("ascii"), request.target)
+        head = b"\r\n".join([line, *[b": ".join(field) for field in request.headers], b"", b""])
         body = request.body
-        whole = b"" if body is None else body.complete
-        if whole:
-            parts += _chunk(whole) if is_chunked else (whole,)
-        if whole is not None and is_chunked:
-            parts.append(b"0\r\n\r\n")
-        transport.write(b"".join(parts))
-        if body is not None and whole is None:
+        if body is None:
+            transport.write(head)
+            self._unsent = 0
+            self.timer.start(self.timeouts.response, self._on_response_timeout)
+            return
+        is_chunked = (b"transfer-encoding", b"chunked") in request.headers
+        whole = body.complete
+        if whole is None:
+            transport.write(head)
             upload = self._send_body(transport, body, is_chunked)
             self._upload = self.loop.create_task(upload)
-        else:
-            self._await_response()
+            return
+        parts = _chunk(whole) if is_chunked else (whole,)
+        transport.writelines([head, *parts, b"0\r\n\r\n" if is_chunked else b""])
+        self._await_response()
 
     async def _send_body(
         self, transport: asyncio.Transport, body: RequestBody, is_chunked: bool
@@ -153,24 +171,24 @@ class Http1Connection(asyncio.Protocol):
             self.fail(exc)
             return
         self._upload = None
-        if self._response is not None and not self._response.has_head:
+        if self._response is not None and not self._response.status:
             self._await_response()
 
     async def _wait_for_room(self) -> None:
         self._room = self.loop.create_future()
-        if self._response is not None and not self._response.has_head:
+        if self._response is not None and not self._response.status:
             self._await_response()
         try:
             await self._room
         finally:
             self._room = None
-            if self._response is not None and not self._response.has_head:
-                self.stop_timer()
+            if self._response is not None and not self._response.status:
+                self.timer.stop()
 
     def _await_response(self) -> None:
         """From here on it is the backend's turn."""
         self._unsent = self._backlog
-        self.start_timer(self.timeouts.response, self._on_response_timeout)
+        self.timer.start(self.timeouts.response, self._on_response_timeout)
 
     @property
     def _backlog(self) -> int:
@@ -185,21 +203,7 @@ class Http1Connection(asyncio.Protocol):
             ResponseTimeout(f"{self.name} did not answer for {self.timeouts.response:g} seconds")
         )
 
-    # Timers: one at a time, for the head or for a piece of the body.
-
-    def start_timer(self, seconds: float | None, callback: Callable[[], None]) -> None:
-        """Arm the one timer; None arms nothing."""
-        self.stop_timer()
-        if seconds is not None:
-            self._timer = self.loop.call_later(seconds, callback)
-
-    def stop_timer(self) -> None:
-        """Disarm it."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    # asyncio.Protocol
+    # asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no asyncio.Transport by inheritance.
@@ -207,18 +211,24 @@ class Http1Connection(asyncio.Protocol):
         self._transport = stream
         stream.set_write_buffer_limits(high=HIGH_WATER)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._receive(bytes(self._buffer[:nbytes]))
+
+    def _receive(self, data: bytes) -> None:
         response = self._response
         if response is None:
             self.abort()  # Nobody asked.
             return
-        if not response.has_head:
+        if not response.status:
             data = self._read_heads(data, response)
         if data and self._response is response:
             if self._left is None:
                 self._read_chunks(data, response)
             else:
-                self._pass_on(data, response)
+                self._pass_on(data, self._left, response)
         if response.is_complete:
             self._end_exchange()
 
@@ -238,7 +248,7 @@ class Http1Connection(asyncio.Protocol):
         answer (413, say) may have arrived before it.
         """
         response, transport = self._response, self._transport
-        if response is None or response.has_head or transport is None:
+        if response is None or response.status or transport is None:
             return
         if transport.get_extra_info("ssl_object") is not None:
             return
@@ -250,7 +260,7 @@ class Http1Connection(asyncio.Protocol):
             last.setblocking(False)
             data = last.recv(HIGH_WATER)
         if data:
-            self.data_received(data)
+            self._receive(data)
 
     def pause_writing(self) -> None:
         self._is_paused = True
@@ -271,10 +281,10 @@ class Http1Connection(asyncio.Protocol):
     def _expect_head(self) -> None:
         if self._parser is None:
             self._parser = httptools.HttpResponseParser(self)
-        self._fields: RawHeaders = []
+        self._head = b""
         self._head_size = 0
-        self._overhead = 0
-        self._tail = b""
+        self._fields: RawHeaders = []
+        self._hop_by_hop: RawHeaders = []
         self._fault: str | None = None
         self._keeps_alive = False
         #: Bytes of the body still to come, or -1 for all until the connection ends. None while
@@ -287,27 +297,82 @@ class Http1Connection(asyncio.Protocol):
         The parser is never given more than a head: it does not tell where one ended, passes over
         line breaks between two messages, and knows nothing of HEAD.
         """
-        while data and self._response is response and not response.has_head:
-            tail = self._tail
-            if not tail and data[0] != 0x48:
+        while data and not response.status and self._response is response:
+            begun = self._head
+            if not begun and data[0] != 0x48:
                 # "H". The parser would take line breaks before it, RTSP and ICE as well.
                 self._refuse(response, f"it begins with {data[:8]!r}")
                 return b""
-            # It refuses bare CR and LF, so the first empty line is where a head ends.
-            end = (tail + data).find(_END_OF_HEAD)
-            size = len(data) if end < 0 else end + len(_END_OF_HEAD) - len(tail)
-            self._tail = (tail + data)[-3:] if end < 0 else b""
-            self._head_size += size
-            if self._head_size > self.max_head:
+            head = begun + data
+            end = head.find(_END_OF_HEAD, max(0, len(begun) - 3))
+            if end >= 0:
+                head = head[: end + 4]
+            if self._head_size + len(head) > self.max_head:
                 self._refuse(response, f"head over {self.max_head} bytes")
                 return b""
-            head, data = data[:size], data[size:]
-            if b"\r\r" in tail + head:
-                # httptools 0.6 takes that for the end of a status line.
-                self._refuse(response, "CR without LF")
-                return b""
-            self._parse(head, response)
+            self._head = head
+            size = len(head) - len(begun)
+            # A bad head is refused as soon as it shows, not when it ends.
+            self._parse(data[:size], response)
+            data = data[size:]
+            if end >= 0 and self._response is response:
+                self._end_head(head, response)
         return data
+
+    def _end_head(self, head: bytes, response: Http1Response) -> None:
+        status = 0 if self._parser is None else self._parser.get_status_code()
+        is_1_1 = head.startswith(b"HTTP/1.1 ")
+        if head.translate(None, _TEXT).replace(b"\r\n", b""):
+            fault: str | None = "a control character, or CR or LF alone"
+        elif not (is_1_1 or head.startswith(b"HTTP/1.0 ")) or not 100 <= status <= 599:
+            fault = f"status {status} of {head[:8]!r}"
+        elif status == 101:
+            fault = "switched protocols unasked"
+        elif status < 200:
+            self._head_size += len(head)
+            self._head, self._fields, self._hop_by_hop = b"", [], []
+            return
+        else:
+            fault = self._begin(response, status, is_1_1)
+        if fault is not None:
+            self._refuse(response, fault)
+
+    def _begin(self, response: Http1Response, status: int, is_1_1: bool) -> str | None:
+        """Work out where the body ends (RFC 9112 §6.3). Returns what is wrong, if anything."""
+        codings = []
+        connection: frozenset[bytes] = frozenset()
+        for name, value in self._hop_by_hop:
+            if name == b"connection":
+                connection |= listed(value)
+            elif name == b"transfer-encoding":
+                codings.append(value.lower())
+        headers = self._fields
+        # What follows are trailers, which an ASGI server cannot send.
+        self._fields, self._hop_by_hop = [], []
+        lengths = [value for name, value in headers if name == b"content-length"]
+        if len(lengths) > 1 or (lengths and not _DIGITS.fullmatch(lengths[0])):
+            return f"Content-Length {b', '.join(lengths)!r}"
+        if codings and (lengths or codings != [b"chunked"] or not is_1_1):
+            return f"Transfer-Encoding {b', '.join(codings)!r}"
+        self._keeps_alive = b"close" not in connection and (is_1_1 or b"keep-alive" in connection)
+        if response.method == "HEAD" or status in _BODILESS:
+            left: int | None = 0
+        elif codings:
+            left, self._overhead, self._tail = None, 0, b""
+        elif lengths:
+            left = int(lengths[0])
+        else:
+            left, self._keeps_alive = -1, False
+        if left is not None:
+            self._parser = None  # It waits for a body now, which it will not get to see.
+        self._left = left
+        if dropped := not_end_to_end(connection, status=status):
+            headers = [field for field in headers if field[0] not in dropped]
+        self.timer.stop()
+        response.begin(status, headers)
+        if left == 0:
+            response.complete()
+        return None
 
     def _read_chunks(self, data: bytes, response: Http1Response) -> None:
         self._overhead += len(data)
@@ -333,22 +398,21 @@ class Http1Connection(asyncio.Protocol):
             self._refuse(response, self._fault)
 
     def _refuse(self, response: Http1Response, fault: str) -> None:
-        stage: Stage = "body" if response.has_head else "head"
+        stage: Stage = "body" if response.status else "head"
         self.fail(MalformedResponse(f"{self.name} sent a bad response: {fault}", stage=stage))
 
-    def _pass_on(self, data: bytes, response: Http1Response) -> None:
+    def _pass_on(self, data: bytes, left: int, response: Http1Response) -> None:
         """Body bytes whose number is known need no parser."""
-        left = self._left or 0
         if len(data) > left >= 0:
             # That does the message no harm; only the connection is spoilt.
             data = data[:left]
             self._fault = "bytes after the end of the response"
-        if data:
+        if left < 0 or len(data) < left:
+            self._left = left if left < 0 else left - len(data)
             self._take(data, response)
-        if left > 0:
-            self._left = left - len(data)
-            if self._left == 0:
-                self._complete(response)
+        elif left:
+            self._left = 0
+            response.finish(data)
 
     def _take(self, data: bytes, response: Http1Response) -> None:
         if not response.feed(data) and not self._is_reading_paused and self._transport is not None:
@@ -358,72 +422,15 @@ class Http1Connection(asyncio.Protocol):
     # Callbacks of the parser.
 
     def on_message_begin(self) -> None:
-        if self._response is None or self._response.has_head:
+        if self._response is None or self._response.status:
             self._fault = "another response without another request"
 
-    def on_status(self, reason: bytes) -> None:
-        if _NOT_IN_REASON.search(reason):
-            self._fault = "control character in the reason phrase"
-
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._response is not None and not self._response.has_head:
-            # After the head these are trailers, which an ASGI server cannot send.
-            self._fields.append((name.lower(), value.rstrip(b" \t")))
-
-    def on_headers_complete(self) -> None:
-        response, parser = self._response, self._parser
-        if response is None or parser is None or self._fault is not None:
-            return
-        status, version = parser.get_status_code(), parser.get_http_version()
-        if status == 101:
-            self._fault = "switched protocols unasked"
-        elif not 100 <= status <= 599 or version not in ("1.0", "1.1"):
-            self._fault = f"status {status} of HTTP/{version}"
-        elif status < 200:
-            self._fields = []
+        name = name.lower()
+        if name in HOP_BY_HOP:
+            self._hop_by_hop.append((name, value.strip(b" \t")))
         else:
-            self._fault = self._read_framing(response, status, version)
-            if self._fault is None:
-                self._begin(response, status)
-
-    def _read_framing(self, response: Http1Response, status: int, version: str) -> str | None:
-        """Work out where the body ends (RFC 9112 §6.3). Returns what is wrong, if anything."""
-        lengths = []
-        codings = []
-        connection: frozenset[bytes] = frozenset()
-        for name, value in self._fields:
-            if name == b"content-length":
-                lengths.append(value)
-            elif name == b"transfer-encoding":
-                codings.append(value.lower())
-            elif name == b"connection":
-                connection |= listed(value)
-        if len(lengths) > 1 or (lengths and not _DIGITS.fullmatch(lengths[0])):
-            return f"Content-Length {b', '.join(lengths)!r}"
-        if codings and (lengths or codings != [b"chunked"] or version == "1.0"):
-            return f"Transfer-Encoding {b', '.join(codings)!r}"
-        self._keeps_alive = b"close" not in connection and (
-            version == "1.1" or b"keep-alive" in connection
-        )
-        if response.method == "HEAD" or status in _BODILESS:
-            self._left = 0
-        elif codings:
-            self._left = None
-        elif lengths:
-            self._left = int(lengths[0])
-        else:
-            self._left, self._keeps_alive = -1, False
-        return None
-
-    def _begin(self, response: Http1Response, status: int) -> None:
-        response.status, response.headers = status, self._fields
-        self.stop_timer()
-        if not response.head.done():
-            response.head.set_result(None)
-        if self._left is not None:
-            self._parser = None  # It waits for a body now, which it will not get to see.
-        if self._left == 0:
-            self._complete(response)
+            self._fields.append((name, value.rstrip(b" \t")))
 
     def on_body(self, body: bytes) -> None:
         response = self._response
@@ -434,15 +441,10 @@ class Http1Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         # Of a 1xx and of a message whose length is known it says nothing new.
         response = self._response
-        if response is not None and response.has_head and self._left is None:
-            self._complete(response)
+        if response is not None and response.status and self._left is None:
+            response.complete()
 
     # The end.
-
-    def _complete(self, response: Http1Response) -> None:
-        if not response.is_complete:
-            self.stop_timer()
-            response.complete()
 
     def _end_exchange(self) -> None:
         """The response is complete, and the segment it ended in has been looked at to its end."""
@@ -473,7 +475,7 @@ class Http1Connection(asyncio.Protocol):
         response = self._response
         if response is None:
             self.abort()
-        elif not response.has_head:
+        elif not response.status:
             self.fail(self._unanswered(exc))
         elif self._left == -1 and is_announced:
             response.complete()
@@ -483,7 +485,7 @@ class Http1Connection(asyncio.Protocol):
             self.fail(ConnectionLost(message, stage="body"))
 
     def _unanswered(self, exc: Exception | None) -> StaleConnection | ConnectionLost | ConnectError:
-        if self._head_size:
+        if self._head_size or self._head:
             return ConnectionLost(f"{self.name}: connection {_how(exc)} in the middle of a head")
         if self.exchanges > 1:
             return StaleConnection(f"{self.name}: reused connection {_how(exc)} unanswered")
@@ -503,7 +505,7 @@ class Http1Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once, whatever is under way. Again: no effect."""
         self._response = None
-        self.stop_timer()
+        self.timer.close()
         upload, self._upload = self._upload, None
         if upload is not None and upload is not asyncio.current_task():
             upload.cancel()

@@ -7,7 +7,6 @@ except that a reader who leaves before the end takes the connection along.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING
 
 from ..exceptions import IdleTimeout
@@ -21,17 +20,25 @@ HIGH_WATER = 65536
 
 
 class Http1Response:
-    """A response while it arrives. See `UpstreamResponse`."""
+    """A response while it arrives. See `UpstreamResponse`.
+
+    Attributes:
+        method: The request's method.
+        status: 0 until the head has arrived.
+        headers: See `UpstreamResponse`.
+        head: Done when the head has arrived, or the exchange has failed before.
+        is_complete: Whether the whole message has arrived, read or not.
+    """
 
     __slots__ = (
         "_buffered",
         "_connection",
         "_error",
-        "_is_complete",
         "_pieces",
         "_waiter",
         "head",
         "headers",
+        "is_complete",
         "method",
         "status",
     )
@@ -42,30 +49,20 @@ class Http1Response:
         self.headers: RawHeaders = []
         self.head: asyncio.Future[None] = connection.loop.create_future()
         self._connection: Http1Connection | None = connection
-        self._pieces: deque[bytes] = deque()
+        self._pieces: list[bytes] = []
         self._buffered = 0
-        self._is_complete = False
+        self.is_complete = False
         self._error: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     @property
-    def has_head(self) -> bool:
-        """Whether the head has arrived."""
-        return self.status != 0
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the whole message has arrived, read or not."""
-        return self._is_complete
-
-    @property
     def at_end(self) -> bool:
         """Whether the body is over and everything of it has been read."""
-        return self._is_complete and not self._pieces
+        return self.is_complete and not self._pieces
 
     async def read(self) -> bytes:
         """The next piece of the body; `b""` at its end."""
-        if not self._pieces and not self._is_complete and self._error is None:
+        if not self._pieces and not self.is_complete and self._error is None:
             await self._wait()
         if self._pieces:
             return self._take()
@@ -78,7 +75,7 @@ class Http1Response:
         if connection is None:
             raise RuntimeError("the response has been closed")
         self._waiter = connection.loop.create_future()
-        connection.start_timer(connection.timeouts.idle, self._on_idle_timeout)
+        connection.timer.start(connection.timeouts.idle, self._on_idle_timeout)
         try:
             await self._waiter
         except BaseException:
@@ -88,7 +85,7 @@ class Http1Response:
             self._waiter = None
             # After the end the connection, and its timer, may serve another exchange already.
             if self._connection is not None:
-                connection.stop_timer()
+                connection.timer.stop()
 
     def _on_idle_timeout(self) -> None:
         # A loop that was held up may find the piece and the timeout at one time.
@@ -121,6 +118,12 @@ class Http1Response:
 
     # For the connection.
 
+    def begin(self, status: int, headers: RawHeaders) -> None:
+        """The head has arrived."""
+        self.status, self.headers = status, headers
+        if not self.head.done():
+            self.head.set_result(None)
+
     def feed(self, piece: bytes) -> bool:
         """Take a piece of the body. Whether there is room for more."""
         self._pieces.append(piece)
@@ -128,9 +131,17 @@ class Http1Response:
         self._wake()
         return self._buffered <= HIGH_WATER
 
+    def finish(self, piece: bytes) -> None:
+        """Take the last piece of the body."""
+        self._pieces.append(piece)
+        self._buffered += len(piece)
+        self.complete()
+
     def complete(self) -> None:
         """The message is over; the connection is free."""
-        self._is_complete = True
+        self.is_complete = True
+        if self._waiter is not None and self._connection is not None:
+            self._connection.timer.stop()
         self._connection = None
         self._wake()
 
@@ -147,5 +158,5 @@ class Http1Response:
             self._waiter.set_result(None)
 
     def __repr__(self) -> str:
-        end = "complete" if self._is_complete else "broken off" if self._error else "under way"
+        end = "complete" if self.is_complete else "broken off" if self._error else "under way"
         return f"<Http1Response {self.status or 'no head yet'} {end}, {self._buffered} buffered>"
