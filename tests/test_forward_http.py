@@ -1,4 +1,4 @@
-"""The request's body between client and backend, and the client who may leave at any moment."""
+"""The client who waits for a response, and may leave at any moment."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import TypeVar
 import pytest
 from starlette.types import Message
 
-from sticky_asgi import BadRequest, BodyTooLarge, ClientDisconnected
-from sticky_asgi.forward_http import READ_AHEAD, ClientBody, HttpExchange
+from sticky_asgi import BodyTooLarge, ClientDisconnected
+from sticky_asgi.client_body import ClientBody
+from sticky_asgi.forward_http import LOOK_EVERY, ClientWatch, HttpExchange
 
 T = TypeVar("T")
 
@@ -40,206 +41,6 @@ async def turn() -> None:
         await asyncio.sleep(0)
 
 
-# ClientBody
-
-
-def test_pieces_come_through_in_order() -> None:
-    async def main() -> None:
-        body = new_body()
-        reader = asyncio.create_task(read(body))
-        for piece in (b"a", b"bc", b""):
-            await turn()
-            assert not reader.done()
-            body.feed(piece, is_last=piece == b"")
-        assert await reader == [b"a", b"bc"]
-
-    run(main)
-
-
-def test_a_piece_is_handed_on_before_the_next_one_arrives() -> None:
-    async def main() -> None:
-        body = new_body()
-        pieces = aiter(body)
-        for piece in (b"a", b"b", b"c"):
-            body.feed(piece, is_last=False)
-            assert await anext(pieces) == piece
-
-    run(main)
-
-
-@pytest.mark.parametrize(
-    ("pieces", "whole"),
-    [
-        pytest.param([b""], b"", id="empty"),
-        pytest.param([b"abc"], b"abc", id="one"),
-        pytest.param([b"a", b"", b"bc"], b"abc", id="three"),
-    ],
-)
-def test_complete_once_the_last_piece_is_there(pieces: list[bytes], whole: bytes) -> None:
-    async def main() -> None:
-        body = new_body()
-        for piece in pieces[:-1]:
-            body.feed(piece, is_last=False)
-            assert body.complete is None
-        body.feed(pieces[-1], is_last=True)
-        assert body.complete == whole
-        assert b"".join(await read(body)) == whole
-
-    run(main)
-
-
-@pytest.mark.parametrize(
-    ("size", "is_replayable"),
-    [pytest.param(100, True, id="at the limit"), pytest.param(101, False, id="over it")],
-)
-def test_what_is_kept_can_be_read_again(size: int, is_replayable: bool) -> None:
-    async def main() -> None:
-        body = new_body(keep=100)
-        body.feed(b"x" * 60, is_last=False)
-        body.feed(b"y" * (size - 60), is_last=True)
-        assert body.is_replayable
-        first = await read(body)
-        assert b"".join(first) == b"x" * 60 + b"y" * (size - 60)
-        assert body.is_replayable is is_replayable
-        assert (body.complete is not None) is is_replayable
-        if is_replayable:
-            assert await read(body) == first
-
-    run(main)
-
-
-def test_a_body_of_which_nothing_was_read_can_be_sent_whatever_its_size() -> None:
-    async def main() -> None:
-        body = new_body(keep=1)
-        body.feed(b"x" * 1000, is_last=False)
-        body.feed(b"y" * 1000, is_last=True)
-        assert body.is_replayable
-        assert await read(body) == [b"x" * 1000, b"y" * 1000]
-
-    run(main)
-
-
-def test_a_pass_that_was_given_up_can_be_followed_by_another() -> None:
-    async def main() -> None:
-        body = new_body(keep=100)
-        body.feed(b"ab", is_last=False)
-        body.feed(b"cd", is_last=False)
-        async for piece in body:
-            assert piece == b"ab"
-            break
-        body.feed(b"ef", is_last=True)
-        assert await read(body) == [b"ab", b"cd", b"ef"]
-
-    run(main)
-
-
-def test_the_limit_is_counted_over_all_pieces() -> None:
-    async def main() -> None:
-        body = new_body(max_body=5)
-        body.feed(b"abc", is_last=False)
-        body.feed(b"de", is_last=False)
-        pieces = aiter(body)
-        assert [await anext(pieces), await anext(pieces)] == [b"abc", b"de"]
-        body.feed(b"f", is_last=True)
-        with pytest.raises(BodyTooLarge):
-            await anext(pieces)
-        assert body.complete is None
-
-    run(main)
-
-
-@pytest.mark.parametrize(
-    "pieces",
-    [
-        pytest.param([b"ab"], id="too short"),
-        pytest.param([b"ab", b""], id="too short, in two"),
-        pytest.param([b"abcd"], id="too long"),
-        pytest.param([b"abc", b"d"], id="too long, in two"),
-    ],
-)
-def test_a_body_must_have_its_declared_length(pieces: list[bytes]) -> None:
-    async def main() -> None:
-        body = new_body(length=3)
-        for piece in pieces[:-1]:
-            body.feed(piece, is_last=False)
-        body.feed(pieces[-1], is_last=True)
-        assert body.complete is None
-        with pytest.raises(BadRequest):
-            await read(body)
-
-    run(main)
-
-
-def test_a_failure_wakes_reader_and_watcher() -> None:
-    async def main() -> None:
-        body = new_body()
-        body.feed(b"x" * (READ_AHEAD + 1), is_last=False)
-        watcher = asyncio.create_task(body.wait_for_room())
-        idle = new_body()
-        reader = asyncio.create_task(read(idle))
-        await turn()
-        assert not watcher.done()
-        body.fail(ClientDisconnected("left"))
-        idle.fail(ClientDisconnected("left"))
-        await watcher
-        with pytest.raises(ClientDisconnected):
-            await reader
-
-    run(main)
-
-
-def test_the_first_failure_counts() -> None:
-    async def main() -> None:
-        body = new_body(max_body=1)
-        body.feed(b"ab", is_last=False)
-        body.fail(ClientDisconnected("left"))
-        with pytest.raises(BodyTooLarge):
-            await read(body)
-
-    run(main)
-
-
-def test_a_whole_body_cannot_fail_any_more() -> None:
-    async def main() -> None:
-        body = new_body()
-        body.feed(b"abc", is_last=True)
-        body.fail(ClientDisconnected("left"))
-        assert body.complete == b"abc"
-
-    run(main)
-
-
-def test_reading_ahead_is_bounded() -> None:
-    async def main() -> None:
-        body = new_body(keep=0)
-        body.feed(b"x" * READ_AHEAD, is_last=False)
-        await body.wait_for_room()
-        body.feed(b"y", is_last=False)
-        waiting = asyncio.create_task(body.wait_for_room())
-        await turn()
-        assert not waiting.done()
-        pieces = aiter(body)
-        await anext(pieces)
-        await anext(pieces)  # Only now the first has been taken.
-        await waiting
-
-    run(main)
-
-
-def test_after_the_last_piece_there_is_always_room() -> None:
-    """The client's leaving is still to be read, however slowly the backend takes the body."""
-
-    async def main() -> None:
-        body = new_body()
-        body.feed(b"x" * (2 * READ_AHEAD), is_last=True)
-        await body.wait_for_room()
-
-    run(main)
-
-
-# HttpExchange
-
-
 class Server:
     """The server's side of an exchange, in the test's hands."""
 
@@ -251,7 +52,7 @@ class Server:
         self.sent.append(message)
 
     def exchange(self) -> HttpExchange:
-        return HttpExchange(self.inbox.get, self.send)
+        return HttpExchange(self.inbox.get, self.send, ClientWatch())
 
     def leave(self) -> None:
         self.inbox.put_nowait({"type": "http.disconnect"})
@@ -259,7 +60,7 @@ class Server:
 
 async def wait_in(exchange: HttpExchange, begin: Callable[[], None] = lambda: None) -> None:
     """Wait for ever inside the exchange."""
-    async with exchange:
+    with exchange:
         begin()
         await asyncio.Event().wait()
 
@@ -307,7 +108,7 @@ def test_a_cancellation_from_elsewhere_is_not_lost_when_the_client_leaves_too() 
 def test_leaving_after_the_last_piece_is_no_failure() -> None:
     async def main() -> None:
         server = Server()
-        async with server.exchange() as exchange:
+        with server.exchange() as exchange:
             await exchange.start(200, [])
             await exchange.write(b"abc", is_last=True)
             server.leave()
@@ -320,10 +121,52 @@ def test_leaving_after_the_last_piece_is_no_failure() -> None:
     run(main)
 
 
+def test_who_is_answered_at_once_costs_no_task() -> None:
+    async def main() -> None:
+        server = Server()
+        with server.exchange() as exchange:
+            await exchange.start(200, [])
+            await exchange.write(b"", is_last=True)
+            assert len(asyncio.all_tasks()) == 1
+
+    run(main)
+
+
+def test_who_sends_a_body_is_watched_from_the_beginning() -> None:
+    async def main() -> None:
+        exchange = Server().exchange()
+        exchange.body = new_body()
+        with exchange:
+            assert len(asyncio.all_tasks()) == 2
+
+    run(main)
+
+
+def test_the_watch_begins_at_the_second_look_and_ends_when_nobody_waits() -> None:
+    async def main() -> None:
+        watch = ClientWatch()
+        inbox: asyncio.Queue[Message] = asyncio.Queue()
+        late = HttpExchange(inbox.get, Server().send, watch)
+        with late:
+            assert repr(watch) == "<ClientWatch [1 unwatched]>"
+            while len(asyncio.all_tasks()) == 1:
+                await asyncio.sleep(LOOK_EVERY / 4)
+                if len(asyncio.all_tasks()) == 1:
+                    # One that comes and goes in between is never watched.
+                    with HttpExchange(inbox.get, Server().send, watch):
+                        pass
+            assert repr(watch) == "<ClientWatch [0 unwatched]>"
+        await turn()
+        assert len(asyncio.all_tasks()) == 1
+
+    run(main)
+
+
 def test_the_watcher_ends_with_the_exchange() -> None:
     async def main() -> None:
         server = Server()
-        async with server.exchange():
+        with server.exchange() as exchange:
+            exchange.watch()
             assert len(asyncio.all_tasks()) == 2
         await turn()
         assert len(asyncio.all_tasks()) == 1
@@ -336,7 +179,7 @@ def test_a_body_is_fed_as_the_server_receives_it() -> None:
         server = Server()
         exchange = server.exchange()
         exchange.body = new_body()
-        async with exchange:
+        with exchange:
             server.inbox.put_nowait({"type": "http.request", "body": b"a", "more_body": True})
             server.inbox.put_nowait({"type": "http.request", "body": b"b"})
             assert await read(exchange.body) == [b"a", b"b"]
@@ -364,9 +207,9 @@ def test_a_server_that_raises_os_error_says_that_the_client_left() -> None:
         raise BrokenPipeError
 
     async def main() -> None:
-        exchange = HttpExchange(Server().inbox.get, send)
+        exchange = HttpExchange(Server().inbox.get, send, ClientWatch())
         with pytest.raises(ClientDisconnected):
-            async with exchange:
+            with exchange:
                 await exchange.start(200, [])
         assert exchange.response_started
 
@@ -384,9 +227,9 @@ def test_a_server_that_repeats_itself_is_not_listened_to_for_ever() -> None:
             asked += 1
             return {"type": "http.request", "body": b"abc", "more_body": False}
 
-        exchange = HttpExchange(receive, Server().send)
+        exchange = HttpExchange(receive, Server().send, ClientWatch())
         exchange.body = new_body()
-        async with exchange:
+        with exchange:
             await exchange.take_first_piece()
             assert exchange.body.complete == b"abc"
             await turn()
@@ -401,7 +244,7 @@ def test_a_receive_that_raises_is_a_client_that_left(caplog: pytest.LogCaptureFi
             raise RuntimeError("a bug in front of the gateway")
 
         with pytest.raises(ClientDisconnected):
-            await wait_in(HttpExchange(receive, Server().send))
+            await wait_in(HttpExchange(receive, Server().send, ClientWatch()))
 
     run(main)
     assert "receive() raised an exception" in caplog.text

@@ -34,7 +34,15 @@ LAYERS = (
     ("balancers", "affinity", "health", "retries", "events"),
     ("pool",),
     ("upstream", "error_response", "lifespan", "routes"),
-    ("forward_http", "forward_websocket", "probes", "discovery", "inbound", "runtime"),
+    (
+        "client_body",
+        "forward_http",
+        "forward_websocket",
+        "probes",
+        "discovery",
+        "inbound",
+        "runtime",
+    ),
     ("gateway",),
     ("middleware", "admin", "contrib"),
     (

@@ -67,6 +67,11 @@ async def ask(clients: Clients, pool: Pool) -> Http1Client:
     return client
 
 
+async def clients_of(runtimes: Runtimes) -> Clients:
+    """What a request is served with."""
+    return (runtimes.get() or await runtimes.start()).clients
+
+
 @pytest.fixture
 def backend(no_leaks: None) -> Any:
     with servers.RawBackend(servers.responding(servers.response(200, b"ok"))) as backend:
@@ -82,8 +87,8 @@ def test_lazily_once_per_loop(backend: servers.RawBackend) -> None:
 
     async def main() -> None:
         loops.append(weakref.ref(asyncio.get_running_loop()))
-        clients = await runtimes.clients()
-        assert await runtimes.clients() is clients
+        clients = await clients_of(runtimes)
+        assert await clients_of(runtimes) is clients
         client = await ask(clients, pool)
         assert client.idle == 1
 
@@ -102,7 +107,7 @@ def test_several_loops_side_by_side(backend: servers.RawBackend) -> None:
     seen: list[Clients] = []
 
     async def main() -> None:
-        clients = await runtimes.clients()
+        clients = await clients_of(runtimes)
         seen.append(clients)
         await ask(clients, pool)
         await asyncio.to_thread(barrier.wait, 10)
@@ -120,7 +125,7 @@ def test_the_log_says_once_that_there_was_no_lifespan(caplog: pytest.LogCaptureF
 
     async def main() -> None:
         for _ in range(3):
-            await runtimes.clients()
+            await clients_of(runtimes)
 
     for _ in range(3):
         run(main())
@@ -134,7 +139,7 @@ def test_the_log_says_nothing_with_a_lifespan(caplog: pytest.LogCaptureFixture) 
 
     async def main() -> None:
         async with runtimes.running():
-            await runtimes.clients()
+            await clients_of(runtimes)
 
     run(main())
     assert caplog.records == []
@@ -146,11 +151,11 @@ def test_connections_are_closed_with_the_block(backend: servers.RawBackend) -> N
 
     async def main() -> None:
         async with runtimes.running():
-            clients = await runtimes.clients()
+            clients = await clients_of(runtimes)
             client = await ask(clients, pool)
             assert client.idle == 1
         assert client.idle == 0
-        assert await runtimes.clients() is not clients, "from now on, lazily"
+        assert await clients_of(runtimes) is not clients, "from now on, lazily"
 
     run(main())
 
@@ -160,10 +165,10 @@ def test_a_lazy_start_is_taken_over_by_a_lifespan(backend: servers.RawBackend) -
     runtimes = Runtimes(lambda: (pool,))
 
     async def main() -> None:
-        client = await ask(await runtimes.clients(), pool)
+        client = await ask(await clients_of(runtimes), pool)
         async with runtimes.running():
             assert client.idle == 0, "what the lazy start had opened is closed"
-            managed = await ask(await runtimes.clients(), pool)
+            managed = await ask(await clients_of(runtimes), pool)
             assert managed is not client
         assert managed.idle == 0
 
@@ -174,18 +179,18 @@ def test_a_request_during_the_change_finds_the_lifespans_clients() -> None:
     runtimes = Runtimes(lambda: ())
 
     async def main() -> None:
-        lazy = await runtimes.clients()
+        lazy = await clients_of(runtimes)
 
         async def ask_meanwhile() -> object:
-            return await runtimes.clients()
+            return await clients_of(runtimes)
 
         asking = asyncio.ensure_future(ask_meanwhile())
         async with runtimes.running():
-            managed = await runtimes.clients()
+            managed = await clients_of(runtimes)
             assert managed is not lazy
             assert await asking in (lazy, managed)
             gc.collect()
-            assert await runtimes.clients() is managed
+            assert await clients_of(runtimes) is managed
 
     run(main())
 
@@ -195,7 +200,7 @@ def test_entered_by_two_at_once() -> None:
 
     async def enter() -> None:
         async with runtimes.running():
-            await runtimes.clients()
+            await clients_of(runtimes)
 
     async def main() -> None:
         await asyncio.gather(enter(), enter())
@@ -209,10 +214,10 @@ def test_entered_more_than_once() -> None:
 
     async def main() -> None:
         async with runtimes.running():
-            clients = await runtimes.clients()
+            clients = await clients_of(runtimes)
             async with runtimes.running():
-                assert await runtimes.clients() is clients
-            assert await runtimes.clients() is clients
+                assert await clients_of(runtimes) is clients
+            assert await clients_of(runtimes) is clients
         assert app.log == ["startup", "shutdown"]
         async with runtimes.running():
             pass
@@ -261,7 +266,7 @@ def test_in_process_backends_find_the_state_of_their_lifespan() -> None:
 
     async def main() -> None:
         async with runtimes.running():
-            client = (await runtimes.clients()).get(pool, pool.backends[0])
+            client = (await clients_of(runtimes)).get(pool, pool.backends[0])
             assert isinstance(client, AsgiClient)
             response = await client.send(UpstreamRequest("GET", b"/", [(b"host", b"test")]))
             assert await response.read() == b"connection"
@@ -277,7 +282,7 @@ def test_pools_no_route_leads_to_are_closed(backend: servers.RawBackend) -> None
 
     async def main() -> None:
         async with runtimes.running():
-            clients = await runtimes.clients()
+            clients = await clients_of(runtimes)
             kept, dropped = [await ask(clients, pool) for pool in pools]
             pools.remove(goes)
             runtimes.forget_other_pools()

@@ -9,136 +9,74 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from starlette.types import Message, Receive, Send
+from starlette.types import Receive, Send
 
-from .exceptions import BadRequest, BodyTooLarge, ClientDisconnected, ClientError
-from .headers import downstream_headers
+from .client_body import ClientBody
+from .exceptions import ClientDisconnected, ClientError
 from .request import RawHeader, RawHeaders
 from .upstream import UpstreamClient, UpstreamRequest, UpstreamResponse
 
 logger = logging.getLogger("sticky_asgi")
 
-#: Bytes of a request body that are read ahead of the backend.
-READ_AHEAD = 65536
+#: Seconds between two looks at who is still waiting.
+LOOK_EVERY = 0.05
 
 
-class ClientBody:
-    """A request body, read from the server ahead of need and kept for repetition.
+class ClientWatch:
+    """Has those clients watched whose response is late. Serves one event loop.
 
-    Pieces are kept until `keep` bytes have come; from then on they are let go as they are sent,
-    and the body can no longer be repeated.
-
-    Args:
-        keep: Bytes to hold for a repetition.
-        max_body: Bytes allowed in all, or None.
-        length: The declared length, or None.
+    To notice that a client leaves takes a task that receives from it. Most responses are complete
+    before that would pay: an exchange gets its watcher when it is still there at the second look.
     """
 
-    def __init__(self, *, keep: int, max_body: int | None, length: int | None) -> None:
-        self._keep = keep
-        self._max_body = max_body
-        self._length = length
-        self._pieces: deque[bytes] = deque()
-        self._dropped = 0
-        self._received = 0
-        self._sent = 0
-        self._is_over = False
-        self._error: ClientError | None = None
-        self._arrived = asyncio.Event()
-        self._taken = asyncio.Event()
+    def __init__(self) -> None:
+        # No reference to the loop: whoever holds this would keep the loop alive.
+        self._is_looking = False
+        self._new: set[HttpExchange] = set()
+        self._seen: set[HttpExchange] = set()
 
-    @property
-    def complete(self) -> bytes | None:
-        """The whole body if it is at hand already, else None."""
-        if not self._is_over or self._dropped or self._error is not None:
-            return None
-        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+    def add(self, exchange: HttpExchange) -> None:
+        """An exchange has begun."""
+        self._new.add(exchange)
+        if not self._is_looking:
+            self._look_later()
 
-    @property
-    def is_over(self) -> bool:
-        """Whether the last piece has arrived."""
-        return self._is_over
+    def discard(self, exchange: HttpExchange) -> None:
+        """It has ended."""
+        self._new.discard(exchange)
+        self._seen.discard(exchange)
 
-    @property
-    def error(self) -> ClientError | None:
-        """What was wrong with the body, if anything."""
-        return self._error
+    def _look_later(self) -> None:
+        self._is_looking = True
+        asyncio.get_running_loop().call_later(LOOK_EVERY, self._look)
 
-    @property
-    def is_replayable(self) -> bool:
-        """Whether the body can be sent again from its beginning."""
-        return self._dropped == 0
+    def _look(self) -> None:
+        for exchange in self._seen:
+            exchange.watch()
+        self._seen, self._new = self._new, set()
+        self._is_looking = False
+        if self._seen:
+            self._look_later()
 
-    def feed(self, piece: bytes, *, is_last: bool) -> None:
-        """A piece has arrived from the client."""
-        self._received += len(piece)
-        if self._max_body is not None and self._received > self._max_body:
-            return self.fail(BodyTooLarge(f"request body over {self._max_body} bytes"))
-        if self._length is not None and (
-            self._received > self._length or (is_last and self._received != self._length)
-        ):
-            return self.fail(BadRequest("request body does not have its declared length"))
-        if piece:
-            self._pieces.append(piece)
-        self._is_over = is_last
-        self._arrived.set()
-        return None
-
-    def fail(self, error: ClientError) -> None:
-        """The body will not arrive whole."""
-        if not self._is_over and self._error is None:
-            self._error = error
-            self._arrived.set()
-            self._taken.set()
-
-    async def wait_for_room(self) -> None:
-        """Wait until reading further ahead makes sense."""
-        # After the last piece only the client's leaving can still be read: no reason to wait.
-        while (
-            self._received - self._sent > READ_AHEAD and not self._is_over and self._error is None
-        ):
-            self._taken.clear()
-            await self._taken.wait()
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        index = sent = 0
-        while True:
-            while index < len(self._pieces) + self._dropped:
-                piece = self._pieces[index - self._dropped]
-                index += 1
-                sent += len(piece)
-                yield piece
-                self._mark_sent(index, sent)
-            if self._error is not None:
-                raise self._error
-            if self._is_over:
-                return
-            self._arrived.clear()
-            await self._arrived.wait()
-
-    def _mark_sent(self, index: int, sent: int) -> None:
-        if sent > self._keep:
-            while self._dropped < index:
-                self._pieces.popleft()
-                self._dropped += 1
-        self._sent = max(self._sent, sent)
-        self._taken.set()
+    def __repr__(self) -> str:
+        return f"<ClientWatch [{len(self._new) + len(self._seen)} unwatched]>"
 
 
 class HttpExchange:
-    """A client waiting for its response. An asynchronous context manager for its duration.
+    """A client waiting for its response. A context manager for its duration.
 
-    Inside the block the client is watched: when it leaves, or sends a body that must be refused,
-    whatever the block awaits is cancelled and the `ClientError` is raised at its end. A
-    cancellation from elsewhere passes through.
+    Inside the block the client is watched, from the beginning if it sends a body, else once its
+    response is late: when it leaves, or sends a body that must be refused, whatever the block
+    awaits is cancelled and the `ClientError` is raised at its end. A cancellation from elsewhere
+    passes through.
 
     Args:
         receive: The server's receive.
         send: The server's send.
+        watch: Says when to begin to watch.
 
     Attributes:
         body: The request's body; None, as at first, for a request without one.
@@ -146,9 +84,24 @@ class HttpExchange:
         status: The status it has been sent, or None.
     """
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    __slots__ = (
+        "_cancelling",
+        "_is_finishing",
+        "_send",
+        "_verdict",
+        "_waiting",
+        "_watch",
+        "_watcher",
+        "body",
+        "receive",
+        "response_started",
+        "status",
+    )
+
+    def __init__(self, receive: Receive, send: Send, watch: ClientWatch) -> None:
         self.receive = receive
         self._send = send
+        self._watch = watch
         self.body: ClientBody | None = None
         self.response_started = False
         self.status: int | None = None
@@ -163,34 +116,42 @@ class HttpExchange:
         """Whether the request can be sent once more."""
         return self.body is None or self.body.is_replayable
 
-    async def __aenter__(self) -> HttpExchange:
+    def __enter__(self) -> HttpExchange:
         self._waiting = task = asyncio.current_task()
         self._cancelling = 0 if task is None else task.cancelling()
-        self._watcher = asyncio.create_task(self._watch())
+        if self.body is None:
+            self._watch.add(self)
+        else:
+            self.watch()
         return self
 
-    async def __aexit__(
+    def __exit__(
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._watch.discard(self)
         if self._watcher is not None:
             self._watcher.cancel()
-        if self._verdict is None or self._waiting is None:
+        waiting, self._waiting = self._waiting, None
+        if self._verdict is None or waiting is None:
             return
         # The cancellation was ours: take it back, unless somebody else cancelled as well.
-        if self._waiting.uncancel() <= self._cancelling and (
+        if waiting.uncancel() <= self._cancelling and (
             exc is None or isinstance(exc, asyncio.CancelledError | ClientError)
         ):
             raise self._verdict from None
 
     async def take_first_piece(self) -> None:
         """Let the watcher have a look: what came with the head can go out with the head."""
-        if self.body is not None:
-            await asyncio.sleep(0)
+        await asyncio.sleep(0)
 
-    async def _watch(self) -> None:
+    def watch(self) -> None:
+        """Begin to watch the client."""
+        self._watcher = asyncio.create_task(self._receive_all())
+
+    async def _receive_all(self) -> None:
         """Read whatever the client sends, until it leaves."""
         body = self.body
         surplus = 0
@@ -228,18 +189,20 @@ class HttpExchange:
         """Send the head of the response."""
         self.response_started = True
         self.status = status
-        await self._say({"type": "http.response.start", "status": status, "headers": headers})
+        try:
+            await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        except OSError as exc:
+            # ASGI 2.4: a server may raise OSError for a client that has left.
+            raise ClientDisconnected("the client left") from exc
 
     async def write(self, piece: bytes, *, is_last: bool) -> None:
         """Send a piece of the body; returns when the server has room for more."""
         self._is_finishing = is_last
-        await self._say({"type": "http.response.body", "body": piece, "more_body": not is_last})
-
-    async def _say(self, message: Message) -> None:
         try:
-            await self._send(message)
+            await self._send(
+                {"type": "http.response.body", "body": piece, "more_body": not is_last}
+            )
         except OSError as exc:
-            # ASGI 2.4: a server may raise OSError for a client that has left.
             raise ClientDisconnected("the client left") from exc
 
 
@@ -248,7 +211,7 @@ async def forward(
     client: UpstreamClient,
     request: UpstreamRequest,
     *,
-    on_head: Callable[[UpstreamResponse, RawHeaders], Sequence[RawHeader]],
+    on_head: Callable[[UpstreamResponse], Sequence[RawHeader]],
     fresh: bool = False,
 ) -> None:
     """Carry an exchange to one backend, and its response back.
@@ -257,8 +220,8 @@ async def forward(
         exchange: The client's side.
         client: The backend's side.
         request: What to send.
-        on_head: Called with a response that may be passed on and its headers; returns headers to
-            add, or raises an `UpstreamError` to have the response discarded.
+        on_head: Called with a response that may be passed on; returns headers to add, or raises
+            an `UpstreamError` to have the response discarded.
         fresh: Whether to insist on a new connection.
 
     Raises:
@@ -268,17 +231,11 @@ async def forward(
     """
     response = await client.send(request, fresh=fresh)
     try:
-        headers = downstream_headers(response.headers, status=response.status)
-        headers.extend(on_head(response, headers))
-        await _relay(exchange, response, headers)
+        await exchange.start(response.status, [*response.headers, *on_head(response)])
+        is_last = False
+        while not is_last:
+            piece = b"" if response.at_end else await response.read()
+            is_last = not piece or response.at_end
+            await exchange.write(piece, is_last=is_last)
     finally:
         await response.aclose()
-
-
-async def _relay(exchange: HttpExchange, response: UpstreamResponse, headers: RawHeaders) -> None:
-    await exchange.start(response.status, headers)
-    is_last = False
-    while not is_last:
-        piece = b"" if response.at_end else await response.read()
-        is_last = not piece or response.at_end
-        await exchange.write(piece, is_last=is_last)

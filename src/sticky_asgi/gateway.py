@@ -39,7 +39,7 @@ from .headers import TrustedProxies, is_cacheable
 from .inbound import InboundRequest
 from .lifespan import serve_lifespan
 from .pool import Lease, Pool
-from .request import RawHeader, RawHeaders, RequestInfo
+from .request import RawHeader, RequestInfo
 from .routes import Route, Routes, RouteTable
 from .runtime import Runtimes
 from .target import raw_path_of
@@ -138,10 +138,11 @@ class Gateway:
         if scope["type"] != "http":
             await self.refuse(NoRoute("not an HTTP request"), scope, receive, send)
             return
-        call = _HttpCall(self, route, pool, scope, receive, send)
+        runtime = self._runtimes.get() or await self._runtimes.start()
+        call = _HttpCall(self, pool, scope, HttpExchange(receive, send, runtime.watch))
         error: GatewayError | None = None
         try:
-            await call.run(await self._runtimes.clients())
+            await call.run(route, runtime.clients)
         except ClientDisconnected as exc:
             error = exc
         except GatewayError as exc:
@@ -196,16 +197,28 @@ def _checked(pools: Routes) -> RouteTable:
 class _HttpCall:
     """One request on its way through the gateway: how far it has come, and what it met."""
 
-    def __init__(
-        self, gateway: Gateway, route: Route, pool: Pool, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    __slots__ = (
+        "attempt_began",
+        "attempts",
+        "began",
+        "exchange",
+        "first_byte",
+        "gateway",
+        "inbound",
+        "is_repeating",
+        "pool",
+        "resolution",
+        "scope",
+        "state",
+        "tried",
+    )
+
+    def __init__(self, gateway: Gateway, pool: Pool, scope: Scope, exchange: HttpExchange) -> None:
         self.gateway = gateway
-        self.route = route
         self.pool = pool
         self.scope = scope
-        self.exchange = HttpExchange(receive, send)
-        self.began = time.perf_counter()
-        self.attempt_began = self.began
+        self.exchange = exchange
+        self.began = self.attempt_began = time.perf_counter()
         self.first_byte: float | None = None
         self.attempts = 0
         self.tried: set[str] = set()
@@ -214,22 +227,24 @@ class _HttpCall:
         self.resolution: Resolution | None = None
         self.is_repeating = False
 
-    async def run(self, clients: Clients) -> None:
+    async def run(self, route: Route, clients: Clients) -> None:
         """Serve the request. Raises GatewayError if that fails."""
         gateway, exchange = self.gateway, self.exchange
         self.inbound = inbound = InboundRequest(
             self.scope,
-            self.route,
+            route,
             self.pool,
             trusted=gateway.trusted_proxies,
             max_head=gateway.max_head,
             rfc7239=gateway.forwarded,
         )
-        exchange.body = await inbound.open_body(exchange.receive)
-        self.resolution = resolution = self.pool.resolve(inbound.info)
+        if inbound.may_have_body:
+            exchange.body = await inbound.open_body(exchange.receive)
+        self.resolution = resolution = self.pool.resolve(inbound)
         try:
-            async with exchange:
-                await exchange.take_first_piece()
+            with exchange:
+                if exchange.body is not None:
+                    await exchange.take_first_piece()
                 await self._try_backends(clients, inbound, resolution)
         finally:
             self._end_repeat()
@@ -241,7 +256,7 @@ class _HttpCall:
         failure: UpstreamError | None = None
         while True:
             try:
-                lease = await self._lease(inbound.info, resolution)
+                lease = await self._lease(inbound, resolution)
             except NoBackendAvailable as exc:
                 raise _verdict(failure, exc) from failure
             with lease as state:
@@ -332,8 +347,8 @@ class _HttpCall:
         self.attempt_began = time.perf_counter()
         request = inbound.for_backend(state.backend, self.exchange.body, resolution.status)
 
-        def on_head(response: UpstreamResponse, headers: RawHeaders) -> Sequence[RawHeader]:
-            return self._answered(state, resolution, response.status, headers)
+        def on_head(response: UpstreamResponse) -> Sequence[RawHeader]:
+            return self._answered(response, state, resolution)
 
         try:
             await forward(self.exchange, client, request, on_head=on_head)
@@ -345,30 +360,38 @@ class _HttpCall:
             await forward(self.exchange, client, request, on_head=on_head, fresh=True)
 
     def _answered(
-        self, state: BackendState, resolution: Resolution, status: int, headers: RawHeaders
+        self, response: UpstreamResponse, state: BackendState, resolution: Resolution
     ) -> Sequence[RawHeader]:
         """A backend has answered: take note, and say to the visitor which one it was."""
-        pool, method = self.pool, self.scope["method"]
+        pool, status = self.pool, response.status
         now = time.perf_counter()
         self.first_byte = now - self.began
         state.observe_latency(now - self.attempt_began)
+        if status in pool.retry.on_status and self._turns_down(status, state, resolution):
+            raise UnwantedStatus(status)
+        self._end_repeat()
+        issued = pool.issue(resolution, state.backend)
         if (
-            pool.retry.allows_status(
+            issued
+            and pool.makes_private
+            and is_cacheable(self.scope["method"], status, response.headers)
+        ):
+            return [(b"cache-control", b"private"), *issued]
+        return issued
+
+    def _turns_down(self, status: int, state: BackendState, resolution: Resolution) -> bool:
+        """Whether another backend is to be asked instead of passing this answer on."""
+        return (
+            self.pool.retry.allows_status(
                 status,
-                method=method,
+                method=self.scope["method"],
                 attempt=self.attempts,
                 replayable=self.exchange.is_replayable,
                 response_started=False,
             )
-            and pool.has_another(resolution, {*self.tried, state.id})
+            and self.pool.has_another(resolution, {*self.tried, state.id})
             and self._claims_repeat()
-        ):
-            raise UnwantedStatus(status)
-        self._end_repeat()
-        issued = pool.issue(resolution, state.backend)
-        if issued and pool.makes_private and is_cacheable(method, status, headers):
-            return [(b"cache-control", b"private"), *issued]
-        return issued
+        )
 
     def finished(self, error: GatewayError | None) -> RequestFinished:
         """The event that tells how it went."""
@@ -380,7 +403,7 @@ class _HttpCall:
         return RequestFinished(
             method=self.scope["method"],
             path=raw_path_of(self.scope).decode("latin-1"),
-            client=self.inbound.info.client if self.inbound else client[0] if client else None,
+            client=self.inbound.client if self.inbound else client[0] if client else None,
             pool=self.pool.name,
             backend=None if self.state is None else self.state.id,
             affinity=None if self.resolution is None else self.resolution.status,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from starlette.types import Receive, Scope
 
 from .affinity import AffinityStatus
 from .backend import Backend
+from .client_body import ClientBody
 from .exceptions import BodyTooLarge, ClientDisconnected
-from .forward_http import ClientBody
 from .headers import (
     RequestHead,
     TrustedProxies,
@@ -18,7 +16,7 @@ from .headers import (
     visitor_scheme,
 )
 from .pool import Pool
-from .request import RawHeaders, RequestInfo
+from .request import RequestInfo
 from .routes import Route
 from .target import path_below_root, raw_path_of, upstream_target
 from .upstream import UpstreamRequest
@@ -30,8 +28,8 @@ _ANNOUNCED = {
 }
 
 
-class InboundRequest:
-    """One request for a pool.
+class InboundRequest(RequestInfo):
+    """One request for a pool; to the policies a `RequestInfo`.
 
     Args:
         scope: The ASGI scope.
@@ -42,12 +40,13 @@ class InboundRequest:
         rfc7239: Whether to write the Forwarded header too.
 
     Attributes:
-        info: What the policies may know of it.
         target: What the backend is asked for.
 
     Raises:
         ClientError: It must not be forwarded.
     """
+
+    __slots__ = ("_client", "_head", "_headers", "_pool", "_version", "target")
 
     def __init__(
         self,
@@ -59,51 +58,48 @@ class InboundRequest:
         max_head: int,
         rfc7239: bool,
     ) -> None:
-        self._scope = scope
         self._pool = pool
         self._version: str = scope.get("http_version", "1.1")
+        self._client: tuple[str, int] | None = scope.get("client")
         prefix = route.path if route.strip_prefix and route.path != "/" else ""
-        self.target = upstream_target(scope, strip_prefix=prefix)
+        self.target = target = upstream_target(scope, strip_prefix=prefix)
         # The request line is part of the head, and a server may have let a long one pass.
-        left = max_head - len(self.target)
-        self._head = RequestHead(scope["headers"], http_version=self._version, limit=left)
-        limit, length = pool.limits.max_body, self._head.content_length
+        self._head = head = RequestHead(
+            scope["headers"], http_version=self._version, limit=max_head - len(target)
+        )
+        limit, length = pool.limits.max_body, head.content_length
         if limit is not None and length is not None and length > limit:
             raise BodyTooLarge(f"request body of {length} bytes, over {limit}")
-        self.info = self._describe(trusted)
-        self._headers = self._rewrite(trusted, rfc7239=rfc7239)
+        peer = self._client[0] if self._client else None
+        is_trusted = peer in trusted
+        self.method = scope["method"]
+        self.path = path_below_root(scope)
+        self.raw_path = raw_path_of(scope)
+        self.query_string = scope.get("query_string", b"")
+        self.headers = head.headers
+        self.scheme = visitor_scheme(scope.get("scheme", "http"), head, is_trusted)
+        self.host = head.host
+        self.client = peer
+        if is_trusted:
+            self.client = visitor_address(peer, head.forwarded.get(b"x-forwarded-for", ()), trusted)
+        headers = upstream_headers(
+            head,
+            keep_host=pool.host == "pass",
+            peer=peer,
+            scheme=self.scheme,
+            is_trusted=is_trusted,
+            rfc7239=rfc7239,
+        )
+        self._headers = pool.strip_affinity(headers)
         if prefix:
             self._headers.append((b"x-forwarded-prefix", prefix.encode()))
 
     @property
-    def _peer(self) -> str | None:
-        client: Sequence[str] | None = self._scope.get("client")
-        return client[0] if client else None
-
-    def _describe(self, trusted: TrustedProxies) -> RequestInfo:
-        scope, head, peer = self._scope, self._head, self._peer
-        return RequestInfo(
-            method=scope["method"],
-            path=path_below_root(scope),
-            raw_path=raw_path_of(scope),
-            query_string=scope.get("query_string", b""),
-            headers=head.headers,
-            scheme=visitor_scheme(scope.get("scheme", "http"), head, is_trusted=peer in trusted),
-            host=head.host,
-            client=visitor_address(peer, head.forwarded.get(b"x-forwarded-for", ()), trusted),
-        )
-
-    def _rewrite(self, trusted: TrustedProxies, *, rfc7239: bool) -> RawHeaders:
-        peer = self._peer
-        headers = upstream_headers(
-            self._head,
-            keep_host=self._pool.host == "pass",
-            peer=peer,
-            scheme=self.info.scheme,
-            is_trusted=peer in trusted,
-            rfc7239=rfc7239,
-        )
-        return self._pool.strip_affinity(headers)
+    def may_have_body(self) -> bool:
+        """Whether `open_body` has something to do."""
+        head = self._head
+        # HTTP/2 and later frame a body without any header.
+        return head.is_chunked or bool(head.content_length) or self._version >= "2"
 
     async def open_body(self, receive: Receive) -> ClientBody | None:
         """The request's body, or None if it has none.
@@ -120,9 +116,7 @@ class InboundRequest:
         if head.content_length is not None:
             return body if head.content_length else None
         if not head.is_chunked:
-            if self._version < "2":
-                return None
-            # HTTP/2 and later frame a body without any header: only its first piece tells.
+            # Only the first piece tells.
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnected("the client left")
@@ -137,19 +131,14 @@ class InboundRequest:
         self, backend: Backend, body: ClientBody | None, status: AffinityStatus
     ) -> UpstreamRequest:
         """The request as one backend is sent it."""
-        headers = self._headers
-        if self._pool.announces:
+        pool, headers = self._pool, self._headers
+        if pool.announces:
             headers = [*headers, (b"sticky-session", _ANNOUNCED.get(status, b"new"))]
-        if self._pool.host == "backend" or self._head.host is None:
+        if pool.host == "backend" or self.host is None:
             headers = [(b"host", backend.authority.encode("ascii")), *headers]
         return UpstreamRequest(
-            self.info.method,
-            self.target,
-            headers,
-            body,
-            scheme=self.info.scheme,
-            client=self._scope.get("client"),
+            self.method, self.target, headers, body, scheme=self.scheme, client=self._client
         )
 
     def __repr__(self) -> str:
-        return f"<InboundRequest {self.info.method} {self.target!r}>"
+        return f"<InboundRequest {self.method} {self.target!r}>"

@@ -1,4 +1,5 @@
-"""What a gateway holds in each event loop: upstream clients, and in-process backends' lifespans.
+"""What a gateway holds in each event loop: upstream clients, a watch over the clients that wait,
+and in-process backends' lifespans.
 
 Nothing is made before an event loop runs, so a gateway can be built at import, survive a fork, and
 serve several loops.
@@ -12,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from weakref import WeakKeyDictionary
 
+from .forward_http import ClientWatch
 from .lifespan import run_lifespan
 from .pool import Pool
 from .upstream import Clients
@@ -28,19 +30,21 @@ class Runtimes:
 
     def __init__(self, pools: Callable[[], tuple[Pool, ...]]) -> None:
         self._pools = pools
-        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, _Runtime] = WeakKeyDictionary()
+        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
         self._has_warned = False
 
-    async def clients(self) -> Clients:
-        """The clients of the running loop; started now if nobody has."""
-        loop = asyncio.get_running_loop()
-        runtime = self._by_loop.get(loop)
-        if runtime is None:
-            runtime = self._by_loop[loop] = _Runtime(Clients())
-            await self._close_with_loop(loop, runtime)
-        return runtime.clients
+    def get(self) -> Runtime | None:
+        """The resources of the running loop, or None if nobody has started them."""
+        return self._by_loop.get(asyncio.get_running_loop())
 
-    async def _close_with_loop(self, loop: asyncio.AbstractEventLoop, runtime: _Runtime) -> None:
+    async def start(self) -> Runtime:
+        """The resources of the running loop, started by its first request."""
+        loop = asyncio.get_running_loop()
+        runtime = self._by_loop[loop] = Runtime(Clients())
+        await self._close_with_loop(loop, runtime)
+        return runtime
+
+    async def _close_with_loop(self, loop: asyncio.AbstractEventLoop, runtime: Runtime) -> None:
         # An event loop closes the asynchronous generators that are suspended in it when it ends
         # (`loop.shutdown_asyncgens`), which is the only farewell a loop says without lifespan.
         runtime.guard = self._guard(loop, runtime)
@@ -53,7 +57,7 @@ class Runtimes:
             )
 
     async def _guard(
-        self, loop: asyncio.AbstractEventLoop, runtime: _Runtime
+        self, loop: asyncio.AbstractEventLoop, runtime: Runtime
     ) -> AsyncGenerator[None, None]:
         try:
             yield
@@ -62,7 +66,7 @@ class Runtimes:
             self._forget(loop, runtime)
             await runtime.clients.aclose()
 
-    def _forget(self, loop: asyncio.AbstractEventLoop, runtime: _Runtime) -> None:
+    def _forget(self, loop: asyncio.AbstractEventLoop, runtime: Runtime) -> None:
         if self._by_loop.get(loop) is runtime:
             del self._by_loop[loop]
 
@@ -86,7 +90,7 @@ class Runtimes:
             }
             previous = self._by_loop.get(loop)
             # In force before anything is awaited: a request in between must find it.
-            runtime = self._by_loop[loop] = _Runtime(Clients(states), is_managed=True)
+            runtime = self._by_loop[loop] = Runtime(Clients(states), is_managed=True)
             stack.push_async_callback(runtime.clients.aclose)
             try:
                 if previous is not None and previous.guard is not None:
@@ -107,8 +111,11 @@ class Runtimes:
             runtime.clients.keep_only(self._pools())
 
 
-class _Runtime:
+class Runtime:
+    """What a gateway holds in one event loop."""
+
     def __init__(self, clients: Clients, *, is_managed: bool = False) -> None:
         self.clients = clients
+        self.watch = ClientWatch()
         self.is_managed = is_managed
         self.guard: AsyncGenerator[None, None] | None = None

@@ -22,8 +22,10 @@ Clock: TypeAlias = Callable[[], float]
 
 #: A cookie has about 75 bytes; browsers cap name and value together at this.
 MAX_VALUE = 4096
-#: Verified values remembered per pool.
+#: Verified values, and headers taken apart, that are remembered per pool.
 CACHE_SIZE = 4096
+#: A Cookie header longer than this is taken apart each time.
+MAX_CACHED = 1024
 
 
 class Claim(NamedTuple):
@@ -38,7 +40,7 @@ class Claim(NamedTuple):
 class Codec:
     """Reads and writes the cookies of one pool."""
 
-    __slots__ = ("_verify", "name", "newest", "prefix", "signers")
+    __slots__ = ("_split", "_verify", "name", "newest", "signers")
 
     def __init__(
         self,
@@ -49,7 +51,6 @@ class Codec:
         clock: Clock,
     ) -> None:
         self.name = cookie_name.encode("ascii")
-        self.prefix = self.name + b"="
         tables = [Tokens(secret, pool_name) for secret in secrets]
         self.signers = tuple(
             Signer(secrets[index], index, version, tables[index], pool_name, clock)
@@ -62,6 +63,17 @@ class Codec:
             functools.partial(_verify, self.signers)
         )
 
+        # A visitor sends the same header with each request.
+        self._split = functools.lru_cache(maxsize=CACHE_SIZE)(
+            functools.partial(_split, self.name + b"=")
+        )
+
+    def split(self, header: bytes) -> tuple[tuple[bytes, ...], bytes]:
+        """The values that a Cookie header holds for this cookie, and the header without them."""
+        if len(header) > MAX_CACHED:
+            return self._split.__wrapped__(header)
+        return self._split(header)
+
     def read(self, value: bytes) -> Claim | None:
         if len(value) > MAX_VALUE:
             return None
@@ -69,6 +81,21 @@ class Codec:
             return self._verify(value)
         except BadSignature:
             return None
+
+
+def _split(prefix: bytes, header: bytes) -> tuple[tuple[bytes, ...], bytes]:
+    values: list[bytes] = []
+    others: list[bytes] = []
+    for pair in header.split(b";"):
+        bare = pair.strip(b" \t")
+        if bare.startswith(prefix):
+            values.append(bare[len(prefix) :])
+        else:
+            others.append(pair)
+    if not values:
+        return (), header
+    rest = b";".join(others).lstrip(b" \t")
+    return tuple(values), rest if rest.strip(b"; \t") else b""
 
 
 def _verify(signers: Sequence[Signer], value: bytes) -> Claim:

@@ -15,11 +15,11 @@ import hashlib
 import math
 import re
 import time
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Literal, TypeAlias
-from weakref import WeakKeyDictionary
 
 from ..backend import Backend
 from ..request import RawHeader, RawHeaders, RequestInfo
@@ -135,7 +135,7 @@ class SignedCookie:
         back = (b"; HttpOnly" if http_only else b"") + (b"; Partitioned" if partitioned else b"")
         self._attributes = {False: front + back, True: front + b"; Secure" + back}
         # Pools of one name may differ in their backends, so a codec belongs to one pool object.
-        self._codecs: WeakKeyDictionary[PoolView, Codec] = WeakKeyDictionary()
+        self._codecs: dict[int, Codec] = {}
 
     def resolve(self, request: RequestInfo, pool: PoolView) -> Resolution:
         """Find the backend that a request's cookies name.
@@ -145,7 +145,10 @@ class SignedCookie:
         """
         codec = self._codec(pool)
         secure = request.is_secure if self._secure is None else self._secure
-        values = request.cookies(codec.name)
+        values: tuple[bytes, ...] = ()
+        for name, header in request.headers:
+            if name == b"cookie":
+                values += codec.split(header)[0]
         if not values:
             return CookieResolution(AffinityStatus.NEW, None, codec, None, secure)
         now = self.clock()
@@ -199,17 +202,19 @@ class SignedCookie:
         """Remove the affinity cookie; the same list object when there is nothing to remove."""
         if self.forward:
             return headers
-        prefix = self._codec(pool).prefix
-        if not any(prefix in value for name, value in headers if name == b"cookie"):
-            return headers
-        stripped: RawHeaders = []
-        for header in headers:
-            name, value = header
-            if name != b"cookie" or prefix not in value:
-                stripped.append(header)
-            elif rest := _without(prefix, value):
-                stripped.append((name, rest))
-        return headers if stripped == headers else stripped
+        codec = self._codec(pool)
+        stripped: RawHeaders | None = None
+        for index, field in enumerate(headers):
+            if field[0] == b"cookie":
+                values, rest = codec.split(field[1])
+                if values:
+                    stripped = headers[:index] if stripped is None else stripped
+                    if rest:
+                        stripped.append((b"cookie", rest))
+                    continue
+            if stripped is not None:
+                stripped.append(field)
+        return headers if stripped is None else stripped
 
     def inspect(self, value: str, pool: PoolView) -> CookieReport:
         """Say what a cookie value means, for operators."""
@@ -240,15 +245,18 @@ class SignedCookie:
         return _derive_name(pool.name) if self.name is None else self.name
 
     def _codec(self, pool: PoolView) -> Codec:
-        codec = self._codecs.get(pool)
+        codec = self._codecs.get(id(pool))
         if codec is None:
             name = self.cookie_name(pool)
             codec = Codec(self._secrets, self.formats, pool.name, name, self.clock)
-            self._codecs[pool] = codec
+            self._codecs[id(pool)] = codec
+            # What a WeakKeyDictionary does, without its price per look.
+            weakref.finalize(pool, self._codecs.pop, id(pool)).atexit = False
         return codec
 
     def _judge(self, claim: Claim | None, now: float) -> AffinityStatus:
-        if claim is None or max(claim.issued, claim.stamped) > now + MAX_AHEAD:
+        latest = now + MAX_AHEAD
+        if claim is None or claim.issued > latest or claim.stamped > latest:
             return AffinityStatus.INVALID
         if self.idle_timeout is not None and now - claim.stamped > self.idle_timeout:
             return AffinityStatus.EXPIRED
@@ -285,7 +293,8 @@ class CookieResolution(Resolution):
         claim: Claim | None,
         secure: bool,
     ) -> None:
-        super().__init__(status, backend_id)
+        self.status = status
+        self.backend_id = backend_id
         self.codec = codec
         self.claim = claim
         self.secure = secure
@@ -322,15 +331,6 @@ def _derive_name(pool_name: str) -> str:
     if plain != pool_name:
         plain += "~" + hashlib.sha256(pool_name.encode()).hexdigest()[:8]
     return f"sticky_{plain}"
-
-
-def _without(prefix: bytes, cookies: bytes) -> bytes:
-    pairs = cookies.split(b";")
-    kept = [pair for pair in pairs if not pair.strip(b" \t").startswith(prefix)]
-    if len(kept) == len(pairs):
-        return cookies
-    rest = b";".join(kept).lstrip(b" \t")
-    return rest if rest.strip(b"; \t") else b""
 
 
 def _read_secrets(secrets: str | bytes | Sequence[str | bytes]) -> tuple[bytes, ...]:
