@@ -1,6 +1,7 @@
 # make demo    try it: a gateway with three back ends on http://127.0.0.1:8000 (PORT=...)
 # make test    lint, then the tests with the oldest supported libraries, then with the current ones
 # make lint    ruff and mypy only
+# make bench   what a request costs here and with others, as a table (takes half an hour)
 # make floor   the tests with the oldest supported libraries only
 # make clean   remove everything that was made here
 #
@@ -11,6 +12,8 @@ PYTHON ?= python3
 # The oldest libraries have no wheels for Python 3.14 and later.
 FLOOR_PYTHON ?= $(PYTHON)
 PORT ?= 8000
+# Such as --case 100b, --peer traefik, --rounds 3; or --write docs/performance.md
+BENCH_OPTIONS ?=
 
 PIP_OPTIONS := --quiet --disable-pip-version-check
 # The tests mostly wait for sockets, so more of them run at a time than there are processors.
@@ -19,7 +22,7 @@ PYTEST_OPTIONS ?= --numprocesses 3 --dist loadfile
 FLOOR_IGNORE := --ignore-glob='*test_docs*' --ignore-glob='*test_examples*' \
 	--ignore-glob='*test_readme*' --ignore=tests/docs --ignore=tests/examples
 
-.PHONY: demo test lint floor clean
+.PHONY: demo test lint floor bench bench-tools clean
 .NOTPARALLEL:
 
 demo: .venv/.demo
@@ -43,6 +46,21 @@ floor:
 		exit 1; \
 	else \
 		echo 'Skipped: the oldest libraries need Python 3.11 to 3.13 (FLOOR_PYTHON=python3.13)'; \
+	fi
+
+bench: .venv/.bench bench-tools
+	.venv/bin/python -m benchmarks $(BENCH_OPTIONS)
+
+# What pip does not bring. Servers are often where only root looks.
+bench-tools:
+	@export PATH="$$PATH:/usr/sbin"; \
+	command -v wrk >/dev/null && command -v nginx >/dev/null && command -v haproxy >/dev/null || \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get install --quiet --yes --no-install-recommends wrk nginx-light haproxy; \
+	else \
+		echo 'make: wrk, nginx and haproxy are needed' \
+			'(on Debian and Ubuntu: apt install wrk nginx-light haproxy)' >&2; \
+		exit 1; \
 	fi
 
 clean:
@@ -77,6 +95,10 @@ endef
 
 .venv/.dev: pyproject.toml constraints.txt | .venv/.made
 	PIP_CONSTRAINT=constraints.txt .venv/bin/python -m pip install $(PIP_OPTIONS) -e '.[dev]'
+	@touch $@
+
+.venv/.bench: pyproject.toml constraints.txt | .venv/.made
+	PIP_CONSTRAINT=constraints.txt .venv/bin/python -m pip install $(PIP_OPTIONS) -e '.[bench]'
 	@touch $@
 
 .venv-floor/.floor: pyproject.toml constraints-floor.txt | .venv-floor/.made

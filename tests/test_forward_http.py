@@ -52,7 +52,7 @@ class Server:
         self.sent.append(message)
 
     def exchange(self) -> HttpExchange:
-        return HttpExchange(self.inbox.get, self.send, ClientWatch())
+        return HttpExchange(self.inbox.get, self.send, ClientWatch(), asyncio.get_running_loop())
 
     def leave(self) -> None:
         self.inbox.put_nowait({"type": "http.disconnect"})
@@ -146,14 +146,14 @@ def test_the_watch_begins_at_the_second_look_and_ends_when_nobody_waits() -> Non
     async def main() -> None:
         watch = ClientWatch()
         inbox: asyncio.Queue[Message] = asyncio.Queue()
-        late = HttpExchange(inbox.get, Server().send, watch)
+        late = HttpExchange(inbox.get, Server().send, watch, asyncio.get_running_loop())
         with late:
             assert repr(watch) == "<ClientWatch [1 unwatched]>"
             while len(asyncio.all_tasks()) == 1:
                 await asyncio.sleep(LOOK_EVERY / 4)
                 if len(asyncio.all_tasks()) == 1:
                     # One that comes and goes in between is never watched.
-                    with HttpExchange(inbox.get, Server().send, watch):
+                    with HttpExchange(inbox.get, Server().send, watch, asyncio.get_running_loop()):
                         pass
             assert repr(watch) == "<ClientWatch [0 unwatched]>"
         await turn()
@@ -207,7 +207,7 @@ def test_a_server_that_raises_os_error_says_that_the_client_left() -> None:
         raise BrokenPipeError
 
     async def main() -> None:
-        exchange = HttpExchange(Server().inbox.get, send, ClientWatch())
+        exchange = HttpExchange(Server().inbox.get, send, ClientWatch(), asyncio.get_running_loop())
         with pytest.raises(ClientDisconnected):
             with exchange:
                 await exchange.start(200, [])
@@ -227,7 +227,7 @@ def test_a_server_that_repeats_itself_is_not_listened_to_for_ever() -> None:
             asked += 1
             return {"type": "http.request", "body": b"abc", "more_body": False}
 
-        exchange = HttpExchange(receive, Server().send, ClientWatch())
+        exchange = HttpExchange(receive, Server().send, ClientWatch(), asyncio.get_running_loop())
         exchange.body = new_body()
         with exchange:
             await exchange.take_first_piece()
@@ -244,7 +244,9 @@ def test_a_receive_that_raises_is_a_client_that_left(caplog: pytest.LogCaptureFi
             raise RuntimeError("a bug in front of the gateway")
 
         with pytest.raises(ClientDisconnected):
-            await wait_in(HttpExchange(receive, Server().send, ClientWatch()))
+            await wait_in(
+                HttpExchange(receive, Server().send, ClientWatch(), asyncio.get_running_loop())
+            )
 
     run(main)
     assert "receive() raised an exception" in caplog.text

@@ -69,7 +69,8 @@ async def ask(clients: Clients, pool: Pool) -> Http1Client:
 
 async def clients_of(runtimes: Runtimes) -> Clients:
     """What a request is served with."""
-    return (runtimes.get() or await runtimes.start()).clients
+    loop = asyncio.get_running_loop()
+    return (runtimes.get(loop) or await runtimes.start(loop)).clients
 
 
 @pytest.fixture

@@ -77,6 +77,7 @@ class HttpExchange:
         receive: The server's receive.
         send: The server's send.
         watch: Says when to begin to watch.
+        loop: The event loop that runs.
 
     Attributes:
         body: The request's body; None, as at first, for a request without one.
@@ -87,6 +88,7 @@ class HttpExchange:
     __slots__ = (
         "_cancelling",
         "_is_finishing",
+        "_loop",
         "_send",
         "_verdict",
         "_waiting",
@@ -98,10 +100,13 @@ class HttpExchange:
         "status",
     )
 
-    def __init__(self, receive: Receive, send: Send, watch: ClientWatch) -> None:
+    def __init__(
+        self, receive: Receive, send: Send, watch: ClientWatch, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.receive = receive
         self._send = send
         self._watch = watch
+        self._loop = loop
         self.body: ClientBody | None = None
         self.response_started = False
         self.status: int | None = None
@@ -117,7 +122,7 @@ class HttpExchange:
         return self.body is None or self.body.is_replayable
 
     def __enter__(self) -> HttpExchange:
-        self._waiting = task = asyncio.current_task()
+        self._waiting = task = asyncio.current_task(self._loop)
         self._cancelling = 0 if task is None else task.cancelling()
         if self.body is None:
             self._watch.add(self)
@@ -149,7 +154,7 @@ class HttpExchange:
 
     def watch(self) -> None:
         """Begin to watch the client."""
-        self._watcher = asyncio.create_task(self._receive_all())
+        self._watcher = self._loop.create_task(self._receive_all())
 
     async def _receive_all(self) -> None:
         """Read whatever the client sends, until it leaves."""

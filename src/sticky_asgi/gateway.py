@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from weakref import WeakKeyDictionary
 
@@ -138,8 +138,9 @@ class Gateway:
         if scope["type"] != "http":
             await self.refuse(NoRoute("not an HTTP request"), scope, receive, send)
             return
-        runtime = self._runtimes.get() or await self._runtimes.start()
-        call = _HttpCall(self, pool, scope, HttpExchange(receive, send, runtime.watch))
+        loop = asyncio.get_running_loop()
+        runtime = self._runtimes.get(loop) or await self._runtimes.start(loop)
+        call = _HttpCall(self, pool, scope, HttpExchange(receive, send, runtime.watch, loop))
         error: GatewayError | None = None
         try:
             await call.run(route, runtime.clients)
@@ -256,7 +257,9 @@ class _HttpCall:
         failure: UpstreamError | None = None
         while True:
             try:
-                lease = await self._lease(inbound, resolution)
+                lease = self._pick(inbound, resolution)
+            except BackendsBusy:
+                lease = await self._wait_for_turn(inbound, resolution, failure)
             except NoBackendAvailable as exc:
                 raise _verdict(failure, exc) from failure
             with lease as state:
@@ -291,27 +294,26 @@ class _HttpCall:
             self.is_repeating = False
             self.pool.retry_budget.finish()
 
-    async def _lease(self, request: RequestInfo, resolution: Resolution) -> Lease:
-        """A backend for the next attempt, waited for if need be."""
-        try:
-            return self._pick(request, resolution)
-        except BackendsBusy:
-            pass
-        try:
-            return await self._wait_in_queue(request, resolution)
-        except (QueueFull, QueueTimeout):
-            if resolution.status is not AffinityStatus.KEPT:
-                raise
-            resolution.status = AffinityStatus.MOVED
-            try:
-                return self._pick(request, resolution)
-            except BackendsBusy:
-                pass
-            raise
-
     def _pick(self, request: RequestInfo, resolution: Resolution) -> Lease:
         pool = self.pool
         return pool.lease(pool.pick(request, resolution=resolution, exclude=self.tried))
+
+    async def _wait_for_turn(
+        self, request: RequestInfo, resolution: Resolution, failure: UpstreamError | None
+    ) -> Lease:
+        """A backend that is busy now; for a visitor whose own stays busy, another one."""
+        try:
+            try:
+                return await self._wait_in_queue(request, resolution)
+            except (QueueFull, QueueTimeout):
+                if resolution.status is not AffinityStatus.KEPT:
+                    raise
+                resolution.status = AffinityStatus.MOVED
+                with suppress(BackendsBusy):
+                    return self._pick(request, resolution)
+                raise
+        except NoBackendAvailable as exc:
+            raise _verdict(failure, exc) from failure
 
     async def _wait_in_queue(self, request: RequestInfo, resolution: Resolution) -> Lease:
         pool, loop = self.pool, asyncio.get_running_loop()

@@ -33,13 +33,12 @@ class Runtimes:
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
         self._has_warned = False
 
-    def get(self) -> Runtime | None:
+    def get(self, loop: asyncio.AbstractEventLoop) -> Runtime | None:
         """The resources of the running loop, or None if nobody has started them."""
-        return self._by_loop.get(asyncio.get_running_loop())
+        return self._by_loop.get(loop)
 
-    async def start(self) -> Runtime:
+    async def start(self, loop: asyncio.AbstractEventLoop) -> Runtime:
         """The resources of the running loop, started by its first request."""
-        loop = asyncio.get_running_loop()
         runtime = self._by_loop[loop] = Runtime(Clients())
         await self._close_with_loop(loop, runtime)
         return runtime
