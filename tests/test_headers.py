@@ -52,8 +52,10 @@ def forwarded(
     rfc7239: bool = False,
     version: str = "1.1",
 ) -> RawHeaders:
+    read = head(*headers, version=version)
     return upstream_headers(
-        head(*headers, version=version),
+        read,
+        read.passed,
         keep_host=keep_host,
         peer=peer,
         scheme=scheme,

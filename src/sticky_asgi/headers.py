@@ -139,9 +139,8 @@ class RequestHead:
 
     def __init__(self, headers: RawHeaders, *, http_version: str, limit: int = 65536) -> None:
         headers, names = _checked_fields(headers, limit)
-        if http_version >= "2":
-            headers = _without_crumbs(headers)
         self.headers = headers
+        self.passed = headers
         self.host: bytes | None = None
         self.content_length: int | None = None
         self.is_chunked = False
@@ -149,52 +148,61 @@ class RequestHead:
         self.forwarded: Mapping[bytes, list[bytes]] = _NO_FORWARDED
         # Looked for in all names at once; a false alarm across two of them does no harm. (And
         # `in` would be slower: it tries its operand as a number first.)
+        joined = b"".join(names)
         self.makes_claims = (
-            names.find(b"_") >= 0 or names.find(b"forwarded") >= 0 or names.find(b"x-real") >= 0
+            joined.find(b"_") >= 0 or joined.find(b"forwarded") >= 0 or joined.find(b"x-real") >= 0
         )
-        passed: RawHeaders = []
-        self.passed = passed
-        hosts = 0
-        for field in headers:
-            name = field[0]
-            if name not in _DROPPED:
-                if name == b"host":
-                    hosts += 1
-                    self.host = field[1]
-                elif name == b"content-length" and not self._read_length(field[1]):
-                    continue
-                passed.append(field)
-            elif name == b"transfer-encoding":
-                self._read_coding(field[1])
-            elif name == b"connection":
-                self.connection |= listed(field[1])
-            elif name in _REPLACED and name != b"expect":
-                self._note_forwarded(name, field[1])
-        if self.is_chunked and self.content_length is not None:
-            # RFC 9112 §6.3: an attempt at request smuggling, or as good as one.
-            raise BadRequest("both Transfer-Encoding and Content-Length")
+        if not _DROPPED.isdisjoint(names):
+            self._set_apart()
+        if b"content-length" in names:
+            self._read_length()
         if self.is_chunked and http_version == "1.0":
             # RFC 9112 §6.1: whoever passed it on may have framed it differently.
             raise BadRequest("Transfer-Encoding in an HTTP/1.0 request")
+        hosts = names.count(b"host")
+        if hosts:
+            self.host = headers[names.index(b"host")][1]
+            if not _HOST.fullmatch(self.host):
+                raise BadRequest(f"malformed Host {self.host!r}")
         if hosts > 1 or (hosts == 0 and http_version == "1.1"):
             # RFC 9112 §3.2
             raise BadRequest(f"{hosts or 'no'} Host fields")
-        if self.host is not None and not _HOST.fullmatch(self.host):
-            raise BadRequest(f"malformed Host {self.host!r}")
+        if http_version >= "2":
+            self._join_crumbs()
 
-    def _read_length(self, value: bytes) -> bool:
-        """Take note of a Content-Length. Whether it is the first."""
+    def _set_apart(self) -> None:
+        """Take note of the fields that are not passed on."""
+        self.passed = [field for field in self.headers if field[0] not in _DROPPED]
+        forwarded: dict[bytes, list[bytes]] = {}
+        for name, value in self.headers:
+            if name == b"transfer-encoding":
+                self._read_coding(value)
+            elif name == b"connection":
+                self.connection |= listed(value)
+            elif name in _REPLACED and name != b"expect":
+                forwarded.setdefault(name, []).append(value)
+        self.forwarded = forwarded
+
+    def _read_length(self) -> None:
         # RFC 9112 §6.3 rule 5: a list of equal lengths may be taken for one; we refuse the list
         # and accept repeated equal fields.
-        if not _DIGITS.fullmatch(value):
-            raise BadRequest(f"malformed Content-Length {value!r}")
-        length = int(value)
-        if self.content_length is None:
-            self.content_length = length
-            return True
-        if self.content_length != length:
+        fields = [field for field in self.headers if field[0] == b"content-length"]
+        for _, value in fields:
+            if not _DIGITS.fullmatch(value):
+                raise BadRequest(f"malformed Content-Length {value!r}")
+        if len({int(value) for _, value in fields}) > 1:
             raise BadRequest("unequal Content-Length fields")
-        return False
+        if self.is_chunked:
+            # RFC 9112 §6.3: an attempt at request smuggling, or as good as one.
+            raise BadRequest("both Transfer-Encoding and Content-Length")
+        self.content_length = int(fields[0][1])
+        if len(fields) > 1:
+            first = self.passed.index(fields[0])
+            self.passed = [
+                field
+                for index, field in enumerate(self.passed)
+                if index == first or field[0] != b"content-length"
+            ]
 
     def _read_coding(self, value: bytes) -> None:
         # RFC 9112 §6.1: a coding that the gateway does not know cannot be framed safely.
@@ -202,20 +210,16 @@ class RequestHead:
             raise BadRequest(f"unsupported Transfer-Encoding {value!r}")
         self.is_chunked = True
 
-    def _note_forwarded(self, name: bytes, value: bytes) -> None:
-        self.forwarded = {**self.forwarded, name: [*self.forwarded.get(name, ()), value]}
+    def _join_crumbs(self) -> None:
+        # RFC 9113 §8.2.3: HTTP/2 may split Cookie; for other versions it must be one field again.
+        crumbs = [value for name, value in self.headers if name == b"cookie"]
+        if len(crumbs) > 1:
+            joined = (b"cookie", b"; ".join(crumbs))
+            self.headers = [field for field in self.headers if field[0] != b"cookie"] + [joined]
+            self.passed = [field for field in self.passed if field[0] != b"cookie"] + [joined]
 
     def __repr__(self) -> str:
         return f"<RequestHead {len(self.headers)} fields>"
-
-
-def _without_crumbs(headers: RawHeaders) -> RawHeaders:
-    # RFC 9113 §8.2.3: HTTP/2 may split Cookie; for other versions it must be one field again.
-    crumbs = [value for name, value in headers if name == b"cookie"]
-    if len(crumbs) < 2:
-        return headers
-    joined = [field for field in headers if field[0] != b"cookie"]
-    return [*joined, (b"cookie", b"; ".join(crumbs))]
 
 
 def listed(value: bytes) -> frozenset[bytes]:
@@ -234,29 +238,31 @@ _LISTS = {
 }
 
 
-def _checked_fields(headers: RawHeaders, limit: int) -> tuple[RawHeaders, bytes]:
-    """A copy of a request's fields in normal form, and all their names as one string.
+def _checked_fields(headers: RawHeaders, limit: int) -> tuple[RawHeaders, Sequence[bytes]]:
+    """A copy of a request's fields in normal form, and their names.
 
     A copy, because uvicorn's httptools protocol appends the trailers of a chunked body to the
     list in the scope, after it has been checked. It also leaves the white space behind a value,
     which is not part of it (RFC 9110 §5.5).
     """
-    names = [name for name, _ in headers]
-    values = [value for _, value in headers]
+    if not headers:
+        return [], []
+    names, values = zip(*headers)  # noqa: B905 - pairs are as long as each other
     joined, text = b"".join(names), b"".join(values)
-    if len(joined) + len(text) + 4 * len(headers) > limit:
+    if len(joined) + len(text) + 4 * len(names) > limit:
         raise HeadTooLarge("request head too large")
-    if joined.translate(None, _LOWER_TOKEN) or [*map(bytes.strip, values)] != values:
+    if joined.translate(None, _LOWER_TOKEN) or (*map(bytes.strip, values),) != values:
         headers = [(name.lower(), value.strip(b" \t")) for name, value in headers]
+        names = tuple(name for name, _ in headers)
         joined = joined.lower()
     else:
         headers = headers.copy()
     if fault := _field_fault(names, joined, text):
         raise BadRequest(fault)
-    return headers, joined
+    return headers, names
 
 
-def _field_fault(names: list[bytes], joined: bytes, text: bytes) -> str | None:
+def _field_fault(names: Sequence[bytes], joined: bytes, text: bytes) -> str | None:
     """What is wrong with one of the fields. All are looked at in one sweep, for speed.
 
     Args:
@@ -317,6 +323,7 @@ def visitor_scheme(scheme: str, head: RequestHead, is_trusted: bool) -> str:
 
 def upstream_headers(
     head: RequestHead,
+    passed: RawHeaders,
     *,
     keep_host: bool,
     peer: str | None,
@@ -324,19 +331,19 @@ def upstream_headers(
     is_trusted: bool,
     rfc7239: bool = False,
 ) -> RawHeaders:
-    """The header section for the backend, without framing and affinity.
+    """The header section for the backend, but for the framing of a body.
 
     Args:
         head: The request's own header section.
+        passed: What of it goes to the backend, which may be less than `head.passed`.
         keep_host: Whether the client's Host is passed on; else the caller adds another.
         peer: Address of the connection's other end, if it has one.
         scheme: Scheme the visitor used.
         is_trusted: Whether the peer's forwarded headers are appended to, else replaced.
         rfc7239: Whether to write the Forwarded header (RFC 7239) as well.
     """
-    result = head.passed
     if head.makes_claims:
-        result = [field for field in result if not _is_claim(field[0], is_trusted)]
+        passed = [field for field in passed if not _is_claim(field[0], is_trusted)]
     named = head.connection
     if named:
         # Host and Content-Length are not options of a connection, whatever Connection says.
@@ -344,13 +351,11 @@ def upstream_headers(
     if not keep_host:
         named |= {b"host"}
     if named:
-        result = [field for field in result if field[0] not in named]
-    else:
-        result = result.copy()
+        passed = [field for field in passed if field[0] not in named]
     if is_trusted and head.forwarded:
-        result += _appended(head, peer, scheme)
+        result = [*passed, *_appended(head, peer, scheme)]
     else:
-        result += _forwarded_fields(peer, head.host, scheme)
+        result = [*passed, *_forwarded_fields(peer, head.host, scheme)]
     if rfc7239:
         result.append((b"forwarded", _forwarded_element(peer, head.host, scheme)))
     return result

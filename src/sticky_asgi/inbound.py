@@ -82,17 +82,17 @@ class InboundRequest(RequestInfo):
         self.client = peer
         if is_trusted:
             self.client = visitor_address(peer, head.forwarded.get(b"x-forwarded-for", ()), trusted)
-        headers = upstream_headers(
+        self._headers = headers = upstream_headers(
             head,
+            pool.strip_affinity(head.passed),
             keep_host=pool.host == "pass",
             peer=peer,
             scheme=self.scheme,
             is_trusted=is_trusted,
             rfc7239=rfc7239,
         )
-        self._headers = pool.strip_affinity(headers)
         if prefix:
-            self._headers.append((b"x-forwarded-prefix", prefix.encode()))
+            headers.append((b"x-forwarded-prefix", prefix.encode()))
 
     @property
     def may_have_body(self) -> bool:

@@ -203,18 +203,15 @@ class SignedCookie:
         if self.forward:
             return headers
         codec = self._codec(pool)
-        stripped: RawHeaders | None = None
-        for index, field in enumerate(headers):
+        stripped = headers
+        for field in headers:
             if field[0] == b"cookie":
                 values, rest = codec.split(field[1])
                 if values:
-                    stripped = headers[:index] if stripped is None else stripped
-                    if rest:
-                        stripped.append((b"cookie", rest))
-                    continue
-            if stripped is not None:
-                stripped.append(field)
-        return headers if stripped is None else stripped
+                    stripped = headers.copy() if stripped is headers else stripped
+                    at = stripped.index(field)
+                    stripped[at : at + 1] = [(b"cookie", rest)] if rest else []
+        return stripped
 
     def inspect(self, value: str, pool: PoolView) -> CookieReport:
         """Say what a cookie value means, for operators."""

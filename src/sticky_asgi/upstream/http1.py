@@ -43,6 +43,7 @@ READ_SIZE = 65536
 
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 _BODILESS = frozenset({204, 304})
+_FRAMING = HOP_BY_HOP | {b"content-length"}
 _END_OF_HEAD = b"\r\n\r\n"
 #: What a reason phrase (RFC 9112 §4) and a field value (RFC 9110 §5.5) may hold.
 _TEXT = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
@@ -225,10 +226,11 @@ class Http1Connection(asyncio.BufferedProtocol):
         if not response.status:
             data = self._read_heads(data, response)
         if data and self._response is response:
-            if self._left is None:
+            left = self._left
+            if left is None:
                 self._read_chunks(data, response)
             else:
-                self._pass_on(data, self._left, response)
+                self._pass_on(data, left, response)
         if response.is_complete:
             self._end_exchange()
 
@@ -284,7 +286,7 @@ class Http1Connection(asyncio.BufferedProtocol):
         self._head = b""
         self._head_size = 0
         self._fields: RawHeaders = []
-        self._hop_by_hop: RawHeaders = []
+        self._framing: RawHeaders = []
         self._fault: str | None = None
         self._keeps_alive = False
         #: Bytes of the body still to come, or -1 for all until the connection ends. None while
@@ -298,24 +300,26 @@ class Http1Connection(asyncio.BufferedProtocol):
         line breaks between two messages, and knows nothing of HEAD.
         """
         while data and not response.status and self._response is response:
-            begun = self._head
-            if not begun and data[0] != 0x48:
+            head = self._head + data
+            begun = len(head) - len(data)
+            if head[0] != 0x48:
                 # "H". The parser would take line breaks before it, RTSP and ICE as well.
                 self._refuse(response, f"it begins with {data[:8]!r}")
                 return b""
-            head = begun + data
-            end = head.find(_END_OF_HEAD, max(0, len(begun) - 3))
-            if end >= 0:
-                head = head[: end + 4]
+            end = head.find(_END_OF_HEAD, max(0, begun - 3)) + len(_END_OF_HEAD)
+            is_whole = end >= len(_END_OF_HEAD)
+            if is_whole:
+                head, data, rest = head[:end], head[begun:end], head[end:]
+            else:
+                rest = b""
             if self._head_size + len(head) > self.max_head:
                 self._refuse(response, f"head over {self.max_head} bytes")
                 return b""
             self._head = head
-            size = len(head) - len(begun)
             # A bad head is refused as soon as it shows, not when it ends.
-            self._parse(data[:size], response)
-            data = data[size:]
-            if end >= 0 and self._response is response:
+            self._parse(data, response)
+            data = rest
+            if is_whole and self._response is response:
                 self._end_head(head, response)
         return data
 
@@ -330,7 +334,7 @@ class Http1Connection(asyncio.BufferedProtocol):
             fault = "switched protocols unasked"
         elif status < 200:
             self._head_size += len(head)
-            self._head, self._fields, self._hop_by_hop = b"", [], []
+            self._head, self._fields, self._framing = b"", [], []
             return
         else:
             fault = self._begin(response, status, is_1_1)
@@ -339,17 +343,19 @@ class Http1Connection(asyncio.BufferedProtocol):
 
     def _begin(self, response: Http1Response, status: int, is_1_1: bool) -> str | None:
         """Work out where the body ends (RFC 9112 §6.3). Returns what is wrong, if anything."""
+        lengths = []
         codings = []
         connection: frozenset[bytes] = frozenset()
-        for name, value in self._hop_by_hop:
-            if name == b"connection":
+        for name, value in self._framing:
+            if name == b"content-length":
+                lengths.append(value)
+            elif name == b"connection":
                 connection |= listed(value)
             elif name == b"transfer-encoding":
                 codings.append(value.lower())
         headers = self._fields
         # What follows are trailers, which an ASGI server cannot send.
-        self._fields, self._hop_by_hop = [], []
-        lengths = [value for name, value in headers if name == b"content-length"]
+        self._fields, self._framing = [], []
         if len(lengths) > 1 or (lengths and not _DIGITS.fullmatch(lengths[0])):
             return f"Content-Length {b', '.join(lengths)!r}"
         if codings and (lengths or codings != [b"chunked"] or not is_1_1):
@@ -403,16 +409,17 @@ class Http1Connection(asyncio.BufferedProtocol):
 
     def _pass_on(self, data: bytes, left: int, response: Http1Response) -> None:
         """Body bytes whose number is known need no parser."""
-        if len(data) > left >= 0:
-            # That does the message no harm; only the connection is spoilt.
-            data = data[:left]
-            self._fault = "bytes after the end of the response"
-        if left < 0 or len(data) < left:
-            self._left = left if left < 0 else left - len(data)
+        size = len(data)
+        if left < 0 or size < left:
+            self._left = left if left < 0 else left - size
             self._take(data, response)
-        elif left:
+            return
+        if size > left:
+            # That does the message no harm; only the connection is spoilt.
+            self._fault = "bytes after the end of the response"
+        if left:
             self._left = 0
-            response.finish(data)
+            response.finish(data[:left])
 
     def _take(self, data: bytes, response: Http1Response) -> None:
         if not response.feed(data) and not self._is_reading_paused and self._transport is not None:
@@ -427,10 +434,13 @@ class Http1Connection(asyncio.BufferedProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        if name in HOP_BY_HOP:
-            self._hop_by_hop.append((name, value.strip(b" \t")))
-        else:
+        if name not in _FRAMING:
             self._fields.append((name, value.rstrip(b" \t")))
+            return
+        field = (name, value.rstrip(b" \t"))
+        self._framing.append(field)
+        if name == b"content-length":
+            self._fields.append(field)
 
     def on_body(self, body: bytes) -> None:
         response = self._response
@@ -449,13 +459,19 @@ class Http1Connection(asyncio.BufferedProtocol):
     def _end_exchange(self) -> None:
         """The response is complete, and the segment it ended in has been looked at to its end."""
         transport = self._transport
-        is_whole = self._upload is None and self._backlog == 0  # The request, that is.
-        is_reusable = self._keeps_alive and is_whole and self._fault is None
-        if not is_reusable or transport is None or transport.is_closing():
+        if (
+            not self._keeps_alive
+            or self._fault is not None
+            or self._upload is not None
+            or transport is None
+            or transport.get_write_buffer_size()  # The request has not gone out whole.
+            or transport.is_closing()
+        ):
             self.abort()
             return
         self._response = None
-        self.resume_reading()
+        if self._is_reading_paused:
+            self.resume_reading()
         self._on_idle(self)
 
     def _is_end_announced(self) -> bool:

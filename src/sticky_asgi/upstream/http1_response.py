@@ -95,19 +95,18 @@ class Http1Response:
             self._connection.fail(error)
 
     def _take(self) -> bytes:
-        pieces = self._pieces
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
+        pieces, self._pieces = self._pieces, []
         self._buffered = 0
         if self._connection is not None:
             self._connection.resume_reading()
-        return data
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def aclose(self) -> None:
         """Let go of the response. Before its end that drops the connection."""
-        self._pieces.clear()
+        if self._connection is not None:
+            self._drop()
+        self._pieces = []
         self._buffered = 0
-        self._drop()
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
