@@ -1,0 +1,10 @@
+"""The plain proxy on httpx, with the limits it has by default: more connections cost it more."""
+
+from __future__ import annotations
+
+import httpx
+
+from benchmarks.apps import origin_urls
+from benchmarks.apps.streaming import make_proxy
+
+app = make_proxy(httpx.AsyncClient(base_url=origin_urls()[0]))
