@@ -36,7 +36,7 @@ from .exceptions import (
 )
 from .forward_http import HttpExchange, forward
 from .headers import TrustedProxies, is_cacheable
-from .inbound import InboundRequest
+from .inbound import HeadReader, InboundRequest
 from .lifespan import serve_lifespan
 from .pool import Lease, Pool
 from .request import RawHeader, RequestInfo
@@ -93,6 +93,7 @@ class Gateway:
         self.forwarded = forwarded
         self.max_head = max_head
         self._table = _checked(pools)
+        self._readers: dict[Pool, HeadReader] = {}
         self._runtimes = Runtimes(lambda: self.pools)
         self._entered: WeakKeyDictionary[asyncio.AbstractEventLoop, list[AsyncExitStack]] = (
             WeakKeyDictionary()
@@ -115,6 +116,7 @@ class Gateway:
         has changed.
         """
         self._table = _checked(pools)
+        self._readers = {}
         self._runtimes.forget_other_pools()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -130,6 +132,18 @@ class Gateway:
     def match(self, scope: Scope) -> Route | None:
         """The route that a request takes, or None."""
         return self._table.match(scope)
+
+    def reader(self, pool: Pool) -> HeadReader:
+        """What reads the header sections of the requests for a pool."""
+        reader = self._readers.get(pool)
+        if reader is None:
+            reader = self._readers[pool] = HeadReader(
+                pool,
+                trusted=self.trusted_proxies,
+                max_head=self.max_head,
+                rfc7239=self.forwarded,
+            )
+        return reader
 
     async def handle(
         self, route: Route, pool: Pool, scope: Scope, receive: Receive, send: Send
@@ -230,15 +244,8 @@ class _HttpCall:
 
     async def run(self, route: Route, clients: Clients) -> None:
         """Serve the request. Raises GatewayError if that fails."""
-        gateway, exchange = self.gateway, self.exchange
-        self.inbound = inbound = InboundRequest(
-            self.scope,
-            route,
-            self.pool,
-            trusted=gateway.trusted_proxies,
-            max_head=gateway.max_head,
-            rfc7239=gateway.forwarded,
-        )
+        exchange = self.exchange
+        self.inbound = inbound = InboundRequest(self.scope, route, self.gateway.reader(self.pool))
         if inbound.may_have_body:
             exchange.body = await inbound.open_body(exchange.receive)
         self.resolution = resolution = self.pool.resolve(inbound)

@@ -122,6 +122,7 @@ class RequestHead:
         is_chunked: Whether the body is announced by Transfer-Encoding.
         connection: Field names that `Connection` lists.
         forwarded: The forwarded headers of the client, values in order.
+        size: Its bytes, at four for what goes between and behind a name and a value.
         makes_claims: Whether `passed` may hold what only a trusted proxy may tell, or a name
             that looks like another one.
     """
@@ -135,10 +136,11 @@ class RequestHead:
         "is_chunked",
         "makes_claims",
         "passed",
+        "size",
     )
 
     def __init__(self, headers: RawHeaders, *, http_version: str, limit: int = 65536) -> None:
-        headers, names = _checked_fields(headers, limit)
+        headers, names, self.size = _checked_fields(headers, limit)
         self.headers = headers
         self.passed = headers
         self.host: bytes | None = None
@@ -238,18 +240,19 @@ _LISTS = {
 }
 
 
-def _checked_fields(headers: RawHeaders, limit: int) -> tuple[RawHeaders, Sequence[bytes]]:
-    """A copy of a request's fields in normal form, and their names.
+def _checked_fields(headers: RawHeaders, limit: int) -> tuple[RawHeaders, Sequence[bytes], int]:
+    """A copy of a request's fields in normal form, their names, and their size.
 
     A copy, because uvicorn's httptools protocol appends the trailers of a chunked body to the
     list in the scope, after it has been checked. It also leaves the white space behind a value,
     which is not part of it (RFC 9110 §5.5).
     """
     if not headers:
-        return [], []
+        return [], [], 0
     names, values = zip(*headers)  # noqa: B905 - pairs are as long as each other
     joined, text = b"".join(names), b"".join(values)
-    if len(joined) + len(text) + 4 * len(names) > limit:
+    size = len(joined) + len(text) + 4 * len(names)
+    if size > limit:
         raise HeadTooLarge("request head too large")
     if joined.translate(None, _LOWER_TOKEN) or (*map(bytes.strip, values),) != values:
         headers = [(name.lower(), value.strip(b" \t")) for name, value in headers]
@@ -259,7 +262,7 @@ def _checked_fields(headers: RawHeaders, limit: int) -> tuple[RawHeaders, Sequen
         headers = headers.copy()
     if fault := _field_fault(names, joined, text):
         raise BadRequest(fault)
-    return headers, names
+    return headers, names, size
 
 
 def _field_fault(names: Sequence[bytes], joined: bytes, text: bytes) -> str | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from starlette.types import Receive, Scope
 
 from .affinity import AffinityStatus
 from .backend import Backend
 from .client_body import ClientBody
-from .exceptions import BodyTooLarge, ClientDisconnected
+from .exceptions import BodyTooLarge, ClientDisconnected, HeadTooLarge
 from .headers import (
     RequestHead,
     TrustedProxies,
@@ -16,7 +19,7 @@ from .headers import (
     visitor_scheme,
 )
 from .pool import Pool
-from .request import RequestInfo
+from .request import RawHeaders, RequestInfo
 from .routes import Route
 from .target import path_below_root, raw_path_of, upstream_target
 from .upstream import UpstreamRequest
@@ -28,16 +31,95 @@ _ANNOUNCED = {
 }
 
 
+#: Header sections that are remembered for each pool, and the largest of them in bytes.
+_REMEMBERED = 1024
+_LARGEST = 4096
+
+
+class ReadHead(NamedTuple):
+    """What a header section comes to, for one pool and one client."""
+
+    head: RequestHead
+    scheme: str
+    client: str | None
+    cookies: tuple[bytes, ...]
+    #: What the backend gets, but for what depends on the request line, the body or the backend.
+    upstream: RawHeaders
+
+
+class HeadReader:
+    """Applies the rules for header sections to the requests for one pool.
+
+    Clients repeat themselves: but for its first line, a request mostly reads like the last one
+    from the same client. (Header compression in HTTP/2 rests on that: RFC 7541 §1.) So what the
+    rules make of a header section is remembered. It depends on nothing but the section, the
+    connection it came by, and the settings.
+
+    Args:
+        pool: The pool.
+        trusted: The proxies whose word counts.
+        max_head: Bytes a header section may have.
+        rfc7239: Whether to write the Forwarded header too.
+    """
+
+    def __init__(
+        self, pool: Pool, *, trusted: TrustedProxies, max_head: int, rfc7239: bool
+    ) -> None:
+        self.pool = pool
+        self.max_head = max_head
+        self._trusted = trusted
+        self._rfc7239 = rfc7239
+        self._known: dict[object, ReadHead] = {}
+        self._policies = pool.policies
+
+    def read(self, scope: Scope) -> ReadHead:
+        """The header section of a request. Raises ClientError if it must not be forwarded."""
+        client = scope.get("client")
+        peer = client[0] if client else None
+        version, scheme = scope.get("http_version", "1.1"), scope.get("scheme", "http")
+        if self._policies != self.pool.policies:
+            self._policies = self.pool.policies
+            self._known.clear()
+        headers = scope["headers"]
+        key = (peer, version, scheme, *headers)
+        try:
+            known = self._known.get(key)
+        except TypeError:  # Not every server's pairs are tuples.
+            return self._read(headers, version, scheme, peer)
+        if known is None:
+            known = self._read(headers, version, scheme, peer)
+            if known.head.size <= _LARGEST:
+                if len(self._known) >= _REMEMBERED:
+                    self._known.clear()
+                self._known[key] = known
+        return known
+
+    def _read(self, headers: RawHeaders, version: str, scheme: str, peer: str | None) -> ReadHead:
+        head = RequestHead(headers, http_version=version, limit=self.max_head)
+        pool, trusted = self.pool, self._trusted
+        is_trusted = peer in trusted
+        scheme = visitor_scheme(scheme, head, is_trusted)
+        upstream = upstream_headers(
+            head,
+            pool.strip_affinity(head.passed),
+            keep_host=pool.host == "pass",
+            peer=peer,
+            scheme=scheme,
+            is_trusted=is_trusted,
+            rfc7239=self._rfc7239,
+        )
+        client = visitor_address(peer, head.forwarded.get(b"x-forwarded-for", ()), trusted)
+        cookies = tuple(value for name, value in head.headers if name == b"cookie")
+        return ReadHead(head, scheme, client, cookies, upstream)
+
+
 class InboundRequest(RequestInfo):
     """One request for a pool; to the policies a `RequestInfo`.
 
     Args:
         scope: The ASGI scope.
         route: The route it takes.
-        pool: The pool that the route leads to.
-        trusted: The proxies whose word counts.
-        max_head: Bytes its header section may have.
-        rfc7239: Whether to write the Forwarded header too.
+        reader: Reads its header section for the pool that the route leads to.
 
     Attributes:
         target: What the backend is asked for.
@@ -46,53 +128,35 @@ class InboundRequest(RequestInfo):
         ClientError: It must not be forwarded.
     """
 
-    __slots__ = ("_client", "_head", "_headers", "_pool", "_version", "target")
+    __slots__ = ("_client", "_cookies", "_head", "_headers", "_pool", "_version", "target")
 
-    def __init__(
-        self,
-        scope: Scope,
-        route: Route,
-        pool: Pool,
-        *,
-        trusted: TrustedProxies,
-        max_head: int,
-        rfc7239: bool,
-    ) -> None:
-        self._pool = pool
-        self._version: str = scope.get("http_version", "1.1")
-        self._client: tuple[str, int] | None = scope.get("client")
+    def __init__(self, scope: Scope, route: Route, reader: HeadReader) -> None:
         prefix = route.path if route.strip_prefix and route.path != "/" else ""
         self.target = target = upstream_target(scope, strip_prefix=prefix)
+        head, scheme, client, cookies, headers = reader.read(scope)
         # The request line is part of the head, and a server may have let a long one pass.
-        self._head = head = RequestHead(
-            scope["headers"], http_version=self._version, limit=max_head - len(target)
-        )
+        if head.size + len(target) > reader.max_head:
+            raise HeadTooLarge("request head too large")
+        self._pool = pool = reader.pool
         limit, length = pool.limits.max_body, head.content_length
         if limit is not None and length is not None and length > limit:
             raise BodyTooLarge(f"request body of {length} bytes, over {limit}")
-        peer = self._client[0] if self._client else None
-        is_trusted = peer in trusted
+        self._head = head
+        self._version = scope.get("http_version", "1.1")
+        self._client = scope.get("client")
+        self._cookies = cookies
+        self._headers = [*headers, (b"x-forwarded-prefix", prefix.encode())] if prefix else headers
         self.method = scope["method"]
         self.path = path_below_root(scope)
         self.raw_path = raw_path_of(scope)
         self.query_string = scope.get("query_string", b"")
-        self.headers = head.headers
-        self.scheme = visitor_scheme(scope.get("scheme", "http"), head, is_trusted)
+        self.headers = head.headers.copy()
+        self.scheme = scheme
         self.host = head.host
-        self.client = peer
-        if is_trusted:
-            self.client = visitor_address(peer, head.forwarded.get(b"x-forwarded-for", ()), trusted)
-        self._headers = headers = upstream_headers(
-            head,
-            pool.strip_affinity(head.passed),
-            keep_host=pool.host == "pass",
-            peer=peer,
-            scheme=self.scheme,
-            is_trusted=is_trusted,
-            rfc7239=rfc7239,
-        )
-        if prefix:
-            headers.append((b"x-forwarded-prefix", prefix.encode()))
+        self.client = client
+
+    def cookie_fields(self) -> Sequence[bytes]:
+        return self._cookies
 
     @property
     def may_have_body(self) -> bool:
@@ -124,7 +188,7 @@ class InboundRequest(RequestInfo):
             if is_last and not piece:
                 return None
             body.feed(piece, is_last=is_last)
-        self._headers.append((b"transfer-encoding", b"chunked"))
+        self._headers = [*self._headers, (b"transfer-encoding", b"chunked")]
         return body
 
     def for_backend(

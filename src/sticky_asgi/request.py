@@ -5,6 +5,7 @@ This file only reads. Headers are rewritten in `headers.py`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 RawHeader: TypeAlias = tuple[bytes, bytes]
@@ -69,6 +70,10 @@ class RequestInfo:
                 return value
         return None
 
+    def cookie_fields(self) -> Sequence[bytes]:
+        """The values of the Cookie fields, of which HTTP/1.1 allows one."""
+        return [value for key, value in self.headers if key == b"cookie"]
+
     def cookies(self, name: bytes) -> list[bytes]:
         """Every value that the Cookie headers carry under a name, in the order sent.
 
@@ -76,12 +81,11 @@ class RequestInfo:
         """
         prefix = name + b"="
         found: list[bytes] = []
-        for key, value in self.headers:
-            if key == b"cookie" and prefix in value:
-                for pair in value.split(b";"):
-                    pair = pair.strip(b" \t")
-                    if pair.startswith(prefix):
-                        found.append(pair[len(prefix) :])
+        for field in self.cookie_fields():
+            for pair in field.split(b";"):
+                pair = pair.strip(b" \t")
+                if pair.startswith(prefix):
+                    found.append(pair[len(prefix) :])
         return found
 
     def __repr__(self) -> str:

@@ -146,9 +146,8 @@ class SignedCookie:
         codec = self._codec(pool)
         secure = request.is_secure if self._secure is None else self._secure
         values: tuple[bytes, ...] = ()
-        for name, header in request.headers:
-            if name == b"cookie":
-                values += codec.split(header)[0]
+        for field in request.cookie_fields():
+            values += codec.split(field)[0]
         if not values:
             return CookieResolution(AffinityStatus.NEW, None, codec, None, secure)
         now = self.clock()
