@@ -22,7 +22,7 @@ from .pool import Pool
 from .request import RawHeaders, RequestInfo
 from .routes import Route
 from .target import path_below_root, raw_path_of, upstream_target
-from .upstream import UpstreamRequest
+from .upstream import UpstreamRequest, header_lines
 
 _ANNOUNCED = {
     AffinityStatus.KEPT: b"kept",
@@ -42,9 +42,12 @@ class ReadHead(NamedTuple):
     head: RequestHead
     scheme: str
     client: str | None
-    cookies: tuple[bytes, ...]
+    cookies: Sequence[bytes]
+    may_have_body: bool
     #: What the backend gets, but for what depends on the request line, the body or the backend.
     upstream: RawHeaders
+    #: The same, as HTTP/1.1 writes it.
+    lines: bytes
 
 
 class HeadReader:
@@ -109,8 +112,11 @@ class HeadReader:
             rfc7239=self._rfc7239,
         )
         client = visitor_address(peer, head.forwarded.get(b"x-forwarded-for", ()), trusted)
-        cookies = tuple(value for name, value in head.headers if name == b"cookie")
-        return ReadHead(head, scheme, client, cookies, upstream)
+        cookies = [value for name, value in head.headers if name == b"cookie"]
+        # HTTP/2 and later frame a body without any header.
+        may_have_body = head.is_chunked or bool(head.content_length) or version >= "2"
+        lines = header_lines(upstream)
+        return ReadHead(head, scheme, client, cookies, may_have_body, upstream, lines)
 
 
 class InboundRequest(RequestInfo):
@@ -123,47 +129,38 @@ class InboundRequest(RequestInfo):
 
     Attributes:
         target: What the backend is asked for.
+        may_have_body: Whether `open_body` has something to do.
 
     Raises:
         ClientError: It must not be forwarded.
     """
 
-    __slots__ = ("_client", "_cookies", "_head", "_headers", "_pool", "_version", "target")
+    __slots__ = ("_headers", "_pool", "_read", "_scope", "may_have_body", "target")
 
     def __init__(self, scope: Scope, route: Route, reader: HeadReader) -> None:
+        self._scope = scope
+        self._read = read = reader.read(scope)
+        head, self.scheme, self.client, _, self.may_have_body, self._headers, _ = read
         prefix = route.path if route.strip_prefix and route.path != "/" else ""
         self.target = target = upstream_target(scope, strip_prefix=prefix)
-        head, scheme, client, cookies, headers = reader.read(scope)
         # The request line is part of the head, and a server may have let a long one pass.
         if head.size + len(target) > reader.max_head:
             raise HeadTooLarge("request head too large")
         self._pool = pool = reader.pool
-        limit, length = pool.limits.max_body, head.content_length
-        if limit is not None and length is not None and length > limit:
-            raise BodyTooLarge(f"request body of {length} bytes, over {limit}")
-        self._head = head
-        self._version = scope.get("http_version", "1.1")
-        self._client = scope.get("client")
-        self._cookies = cookies
-        self._headers = [*headers, (b"x-forwarded-prefix", prefix.encode())] if prefix else headers
+        length = head.content_length
+        if length and pool.limits.max_body is not None and length > pool.limits.max_body:
+            raise BodyTooLarge(f"request body of {length} bytes, over {pool.limits.max_body}")
+        if prefix:
+            self._headers = [*self._headers, (b"x-forwarded-prefix", prefix.encode())]
         self.method = scope["method"]
         self.path = path_below_root(scope)
         self.raw_path = raw_path_of(scope)
         self.query_string = scope.get("query_string", b"")
         self.headers = head.headers.copy()
-        self.scheme = scheme
         self.host = head.host
-        self.client = client
 
     def cookie_fields(self) -> Sequence[bytes]:
-        return self._cookies
-
-    @property
-    def may_have_body(self) -> bool:
-        """Whether `open_body` has something to do."""
-        head = self._head
-        # HTTP/2 and later frame a body without any header.
-        return head.is_chunked or bool(head.content_length) or self._version >= "2"
+        return self._read.cookies
 
     async def open_body(self, receive: Receive) -> ClientBody | None:
         """The request's body, or None if it has none.
@@ -171,7 +168,7 @@ class InboundRequest(RequestInfo):
         Raises:
             ClientDisconnected: The client left before it could be told.
         """
-        head = self._head
+        head = self._read.head
         body = ClientBody(
             keep=self._pool.retry.replay_limit,
             max_body=self._pool.limits.max_body,
@@ -201,7 +198,13 @@ class InboundRequest(RequestInfo):
         if pool.host == "backend" or self.host is None:
             headers = [(b"host", backend.authority.encode("ascii")), *headers]
         return UpstreamRequest(
-            self.method, self.target, headers, body, scheme=self.scheme, client=self._client
+            self.method,
+            self.target,
+            headers,
+            body,
+            scheme=self.scheme,
+            client=self._scope.get("client"),
+            lines=self._read.lines if headers is self._read.upstream else None,
         )
 
     def __repr__(self) -> str:

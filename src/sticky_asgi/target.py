@@ -30,7 +30,7 @@ def raw_path_of(scope: Mapping[str, Any]) -> bytes:
 def path_below_root(scope: Mapping[str, Any]) -> str:
     """The decoded path below the application's root path; what routes are matched against."""
     path: str = scope["path"]
-    root_path: str = scope.get("root_path", "")
+    root_path: str | None = scope.get("root_path")
     if root_path and (path == root_path or path.startswith(root_path.rstrip("/") + "/")):
         path = path[len(root_path.rstrip("/")) :]
     return path or "/"

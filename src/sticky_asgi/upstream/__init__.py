@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from .client import RequestBody, UpstreamClient, UpstreamRequest, UpstreamResponse
+from .client import (
+    RequestBody,
+    UpstreamClient,
+    UpstreamRequest,
+    UpstreamResponse,
+    header_lines,
+)
 from .clients import Clients, check_transport
 
 __all__ = [
@@ -12,4 +18,5 @@ __all__ = [
     "UpstreamRequest",
     "UpstreamResponse",
     "check_transport",
+    "header_lines",
 ]

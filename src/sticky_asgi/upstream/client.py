@@ -26,6 +26,11 @@ class RequestBody(Protocol):
         ...
 
 
+def header_lines(headers: RawHeaders) -> bytes:
+    """A header section as HTTP/1.1 writes it: each field a line, each line ended."""
+    return b"\r\n".join([*[b": ".join(field) for field in headers], b""])
+
+
 class UpstreamRequest:
     """A request as it goes to a backend: nothing is added to it, and nothing interpreted.
 
@@ -37,9 +42,11 @@ class UpstreamRequest:
         body: The body, or None.
         scheme: The scheme the visitor used. Only an in-process application gets to see it.
         client: The visitor's address and port, likewise.
+        lines: `headers` as HTTP/1.1 writes them (see `header_lines`). Default None: that is still
+            to be done, where it is needed.
     """
 
-    __slots__ = ("body", "client", "headers", "method", "scheme", "target")
+    __slots__ = ("body", "client", "headers", "lines", "method", "scheme", "target")
 
     def __init__(
         self,
@@ -50,6 +57,7 @@ class UpstreamRequest:
         *,
         scheme: str = "http",
         client: tuple[str, int] | None = None,
+        lines: bytes | None = None,
     ) -> None:
         self.method = method
         self.target = target
@@ -57,6 +65,7 @@ class UpstreamRequest:
         self.body = body
         self.scheme = scheme
         self.client = client
+        self.lines = lines
 
     def __repr__(self) -> str:
         return f"<UpstreamRequest {self.method} {self.target!r}>"

@@ -33,13 +33,13 @@ from ..exceptions import (
 from ..headers import HOP_BY_HOP, listed, not_end_to_end
 from ..request import RawHeaders
 from ..timeouts import Timeouts
-from .client import RequestBody, UpstreamRequest
+from .client import RequestBody, UpstreamRequest, header_lines
 from .http1_response import HIGH_WATER, Http1Response
 from .timer import LazyTimer
 
-#: Bytes that are read at a time. Below what the C library's allocator asks the kernel for anew
-#: each time, as it does for larger pieces: their pages would be mapped one by one.
-READ_SIZE = 65536
+#: Bytes that are read at a time: as many as possible, but less than the 128 KiB from which the C
+#: library gets memory from the kernel, and gives it back, for each piece anew.
+READ_SIZE = 120 * 1024
 
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 _BODILESS = frozenset({204, 304})
@@ -132,8 +132,10 @@ class Http1Connection(asyncio.BufferedProtocol):
             self.abort()
 
     def _write(self, transport: asyncio.Transport, request: UpstreamRequest) -> None:
-        line = b"%b %b HTTP/1.1" % (request.method.encode("ascii"), request.target)
-        head = b"\r\n".join([line, *[b": ".join(field) for field in request.headers], b"", b""])
+        method, lines = request.method.encode("ascii"), request.lines
+        if lines is None:
+            lines = header_lines(request.headers)
+        head = b"".join([method, b" ", request.target, b" HTTP/1.1\r\n", lines, b"\r\n"])
         body = request.body
         if body is None:
             transport.write(head)
@@ -300,27 +302,27 @@ class Http1Connection(asyncio.BufferedProtocol):
         line breaks between two messages, and knows nothing of HEAD.
         """
         while data and not response.status and self._response is response:
-            head = self._head + data
-            begun = len(head) - len(data)
+            begun = self._head
+            head = begun + data
             if head[0] != 0x48:
                 # "H". The parser would take line breaks before it, RTSP and ICE as well.
                 self._refuse(response, f"it begins with {data[:8]!r}")
                 return b""
-            end = head.find(_END_OF_HEAD, max(0, begun - 3)) + len(_END_OF_HEAD)
-            is_whole = end >= len(_END_OF_HEAD)
-            if is_whole:
-                head, data, rest = head[:end], head[begun:end], head[end:]
-            else:
-                rest = b""
+            end = head.find(_END_OF_HEAD, max(0, len(begun) - 3))
+            rest = b""
+            if end >= 0:
+                rest = head[end + 4 :]
+                head = head[: end + 4]
+                data = head[len(begun) :]
             if self._head_size + len(head) > self.max_head:
                 self._refuse(response, f"head over {self.max_head} bytes")
                 return b""
             self._head = head
             # A bad head is refused as soon as it shows, not when it ends.
             self._parse(data, response)
-            data = rest
-            if is_whole and self._response is response:
+            if end >= 0 and self._response is response:
                 self._end_head(head, response)
+            data = rest
         return data
 
     def _end_head(self, head: bytes, response: Http1Response) -> None:

@@ -95,11 +95,17 @@ class Http1Response:
             self._connection.fail(error)
 
     def _take(self) -> bytes:
-        pieces, self._pieces = self._pieces, []
-        self._buffered = 0
-        if self._connection is not None:
+        pieces = self._pieces
+        if len(pieces) == 1 or self._buffered > HIGH_WATER:
+            # Large ones are not joined: that would copy them.
+            piece = pieces.pop(0)
+        else:
+            piece = b"".join(pieces)
+            pieces.clear()
+        self._buffered -= len(piece)
+        if self._connection is not None and self._buffered <= HIGH_WATER:
             self._connection.resume_reading()
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return piece
 
     async def aclose(self) -> None:
         """Let go of the response. Before its end that drops the connection."""
@@ -139,10 +145,11 @@ class Http1Response:
     def complete(self) -> None:
         """The message is over; the connection is free."""
         self.is_complete = True
-        if self._waiter is not None and self._connection is not None:
-            self._connection.timer.stop()
+        if self._waiter is not None:
+            if self._connection is not None:
+                self._connection.timer.stop()
+            self._wake()
         self._connection = None
-        self._wake()
 
     def fail(self, error: BaseException) -> None:
         """The message will not be completed."""
