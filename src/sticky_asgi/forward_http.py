@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
+from typing import Protocol
 
 from starlette.types import Receive, Send
 
@@ -211,12 +212,23 @@ class HttpExchange:
             raise ClientDisconnected("the client left") from exc
 
 
+class Judge(Protocol):
+    """Says what becomes of a backend's answer."""
+
+    def answered(self, response: UpstreamResponse) -> Sequence[RawHeader]:
+        """A response has come that may be passed on.
+
+        Returns headers to add, or raises an `UpstreamError` to have the response discarded.
+        """
+        ...
+
+
 async def forward(
     exchange: HttpExchange,
     client: UpstreamClient,
     request: UpstreamRequest,
+    judge: Judge,
     *,
-    on_head: Callable[[UpstreamResponse], Sequence[RawHeader]],
     fresh: bool = False,
 ) -> None:
     """Carry an exchange to one backend, and its response back.
@@ -225,8 +237,7 @@ async def forward(
         exchange: The client's side.
         client: The backend's side.
         request: What to send.
-        on_head: Called with a response that may be passed on; returns headers to add, or raises
-            an `UpstreamError` to have the response discarded.
+        judge: Told of the answer before the client is.
         fresh: Whether to insist on a new connection.
 
     Raises:
@@ -236,10 +247,10 @@ async def forward(
     """
     response = await client.send(request, fresh=fresh)
     try:
-        await exchange.start(response.status, [*response.headers, *on_head(response)])
+        await exchange.start(response.status, [*response.headers, *judge.answered(response)])
         is_last = False
         while not is_last:
-            piece = b"" if response.at_end else await response.read()
+            piece = await response.read()
             is_last = not piece or response.at_end
             await exchange.write(piece, is_last=is_last)
     finally:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from weakref import WeakKeyDictionary
@@ -43,7 +43,13 @@ from .request import RawHeader, RequestInfo
 from .routes import Route, Routes, RouteTable
 from .runtime import Runtimes
 from .target import raw_path_of
-from .upstream import Clients, UpstreamClient, UpstreamResponse, check_transport
+from .upstream import (
+    Clients,
+    UpstreamClient,
+    UpstreamRequest,
+    UpstreamResponse,
+    check_transport,
+)
 
 logger = logging.getLogger("sticky_asgi")
 
@@ -236,7 +242,7 @@ class _HttpCall:
         self.began = self.attempt_began = time.perf_counter()
         self.first_byte: float | None = None
         self.attempts = 0
-        self.tried: set[str] = set()
+        self.tried: Collection[str] = ()
         self.state: BackendState | None = None
         self.inbound: InboundRequest | None = None
         self.resolution: Resolution | None = None
@@ -244,11 +250,11 @@ class _HttpCall:
 
     async def run(self, route: Route, clients: Clients) -> None:
         """Serve the request. Raises GatewayError if that fails."""
-        exchange = self.exchange
-        self.inbound = inbound = InboundRequest(self.scope, route, self.gateway.reader(self.pool))
+        pool, exchange = self.pool, self.exchange
+        self.inbound = inbound = InboundRequest(self.scope, route, self.gateway.reader(pool))
         if inbound.may_have_body:
             exchange.body = await inbound.open_body(exchange.receive)
-        self.resolution = resolution = self.pool.resolve(inbound)
+        self.resolution = resolution = pool.resolve(inbound)
         try:
             with exchange:
                 if exchange.body is not None:
@@ -261,6 +267,7 @@ class _HttpCall:
         self, clients: Clients, inbound: InboundRequest, resolution: Resolution
     ) -> None:
         """The one retry loop."""
+        pool = self.pool
         failure: UpstreamError | None = None
         while True:
             try:
@@ -270,17 +277,24 @@ class _HttpCall:
             except NoBackendAvailable as exc:
                 raise _verdict(failure, exc) from failure
             with lease as state:
-                client = clients.get(self.pool, state.backend)
+                self.state = state
                 try:
-                    return await self._attempt(client, inbound, resolution, state)
+                    return await self._attempt(
+                        clients.get(pool, state.backend),
+                        inbound.for_backend(state.backend, self.exchange.body, resolution.status),
+                    )
                 except UpstreamError as exc:
-                    self.tried.add(state.id)
-                    if exc.side == "backend":
-                        state.observe_failure()
-                    if not (self._allows(exc, attempt=self.attempts) and self._claims_repeat()):
-                        raise
+                    self._failed(exc, state)
                     logger.info("%r: %s; trying again", inbound, exc)
                     failure = exc
+
+    def _failed(self, exc: UpstreamError, state: BackendState) -> None:
+        """An attempt has failed. Raises the error if it was the last."""
+        self.tried = {*self.tried, state.id}
+        if exc.side == "backend":
+            state.observe_failure()
+        if not (self._allows(exc, attempt=self.attempts) and self._claims_repeat()):
+            raise exc
 
     def _allows(self, exc: UpstreamError, *, attempt: int) -> bool:
         return self.pool.retry.allows(
@@ -343,36 +357,25 @@ class _HttpCall:
             raise
         return waiter.outcome()
 
-    async def _attempt(
-        self,
-        client: UpstreamClient,
-        inbound: InboundRequest,
-        resolution: Resolution,
-        state: BackendState,
-    ) -> None:
+    async def _attempt(self, client: UpstreamClient, request: UpstreamRequest) -> None:
         """Try one backend; once more on a fresh connection if a kept one turns out to be stale."""
         self.attempts += 1
-        self.state = state
         self.attempt_began = time.perf_counter()
-        request = inbound.for_backend(state.backend, self.exchange.body, resolution.status)
-
-        def on_head(response: UpstreamResponse) -> Sequence[RawHeader]:
-            return self._answered(response, state, resolution)
-
         try:
-            await forward(self.exchange, client, request, on_head=on_head)
+            await forward(self.exchange, client, request, self)
         except StaleConnection as exc:
             # RFC 9112 §9.3.1: a client may reopen a connection that was closed under it, and
             # repeat what is idempotent. It is no retry in the sense of `Retry.attempts`.
             if not self._allows(exc, attempt=0):
                 raise
-            await forward(self.exchange, client, request, on_head=on_head, fresh=True)
+            await forward(self.exchange, client, request, self, fresh=True)
 
-    def _answered(
-        self, response: UpstreamResponse, state: BackendState, resolution: Resolution
-    ) -> Sequence[RawHeader]:
+    def answered(self, response: UpstreamResponse) -> Sequence[RawHeader]:
         """A backend has answered: take note, and say to the visitor which one it was."""
-        pool, status = self.pool, response.status
+        pool, state, resolution = self.pool, self.state, self.resolution
+        assert state is not None, "who answers has been asked"
+        assert resolution is not None
+        status = response.status
         now = time.perf_counter()
         self.first_byte = now - self.began
         state.observe_latency(now - self.attempt_began)

@@ -156,7 +156,7 @@ class InboundRequest(RequestInfo):
         self.path = path_below_root(scope)
         self.raw_path = raw_path_of(scope)
         self.query_string = scope.get("query_string", b"")
-        self.headers = head.headers.copy()
+        self.headers = head.headers
         self.host = head.host
 
     def cookie_fields(self) -> Sequence[bytes]:

@@ -20,7 +20,7 @@ class RequestInfo:
         path: Decoded path below the application's root path.
         raw_path: The path as it was sent: percent-encoded, root path included.
         query_string: Raw query without the `?`.
-        headers: Raw header list: lower-case names, order and duplicates kept.
+        headers: Raw header list: lower-case names, order and duplicates kept. To be read only.
         scheme: `http` or `https`: the one the visitor used, where a trusted proxy says so.
         host: The Host header, or None where the request has none.
         client: The visitor's address, where a trusted proxy says so; None when it is unknown.

@@ -111,7 +111,7 @@ class Http1Connection(asyncio.BufferedProtocol):
             UpstreamError: The connection has been closed.
         """
         transport = self._transport
-        if transport is None or transport.is_closing():
+        if transport is None:
             if self.exchanges:
                 raise StaleConnection(f"{self.name} closed an idle connection", request_sent=False)
             raise ConnectError(f"{self.name} closed a new connection at once")

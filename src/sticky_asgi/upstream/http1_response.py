@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 HIGH_WATER = 65536
 
 
+_NONE_YET: RawHeaders = []
+
+
 class Http1Response:
     """A response while it arrives. See `UpstreamResponse`.
 
@@ -46,7 +49,7 @@ class Http1Response:
     def __init__(self, connection: Http1Connection, method: str) -> None:
         self.method = method
         self.status = 0
-        self.headers: RawHeaders = []
+        self.headers = _NONE_YET
         self.head: asyncio.Future[None] = connection.loop.create_future()
         self._connection: Http1Connection | None = connection
         self._pieces: list[bytes] = []
