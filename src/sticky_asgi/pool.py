@@ -51,7 +51,10 @@ class Lease:
         """Give the claim back. Again: no effect."""
         pool, self._pool = self._pool, None
         if pool is not None:
-            pool._release(self.state)
+            state = self.state
+            state.finish_request()
+            pool.in_flight -= 1
+            pool._released(state)
 
     def __enter__(self) -> BackendState:
         return self.state
@@ -400,12 +403,11 @@ class Pool:
         """Count a request against a backend until the lease is released; a context manager."""
         return Lease(self, state)
 
-    def _release(self, state: BackendState) -> None:
-        state.finish_request()
-        self.in_flight -= 1
+    def _released(self, state: BackendState) -> None:
+        """A request has ended on a backend."""
         if self._queue:
             self._serve_queue()
-        if not state.in_flight and self._departed:
+        if self._departed and not state.in_flight:
             self._departed.pop(state.id, None)
 
     # The queue.

@@ -80,6 +80,8 @@ class Route:
         self.strip_prefix = strip_prefix
         self._below = self.path.rstrip("/") + "/"
         self._is_plain = host is None and methods is None and not headers
+        #: Whether every request goes here.
+        self.matches_all = self._is_plain and self.path == "/"
 
     def matches(self, scope: Mapping[str, Any], path: str) -> bool:
         """Whether a request with this path below the root path goes here."""
@@ -185,9 +187,14 @@ class RouteTable:
             if pool is not None and by_name.setdefault(pool.name, pool) is not pool:
                 raise ValueError(f"two pools have the name {pool.name!r}")
         self.pools = tuple(by_name.values())
+        first = self.routes[0]
+        #: A route that every request takes, if there is one.
+        self._only = first if first.matches_all else None
 
     def match(self, scope: Mapping[str, Any]) -> Route | None:
         """The route of a request, or None."""
+        if self._only is not None:
+            return self._only
         path = path_below_root(scope)
         if not path.startswith("/"):
             path = "/"

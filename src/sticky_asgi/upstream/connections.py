@@ -135,10 +135,10 @@ class Http1Client:
     # Idle connections: the newest is used first, the oldest ages at the left.
 
     def _pop_idle(self) -> Http1Connection | None:
-        while self._idle:
-            connection = self._idle.pop()
-            age = connection.loop.time() - connection.idle_since
-            if connection.is_usable and age < self.timeouts.keep_alive:
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            if connection.is_usable and connection.expires > connection.loop.time():
                 return connection
             connection.abort()
         return None
@@ -147,7 +147,7 @@ class Http1Client:
         if self._is_closed or not self.timeouts.keep_alive:
             connection.abort()
             return
-        connection.idle_since = connection.loop.time()
+        connection.expires = connection.loop.time() + self.timeouts.keep_alive
         self._idle.append(connection)
         if self._sweeper is None:
             self._sweep_later(connection)
@@ -158,13 +158,12 @@ class Http1Client:
             self._idle.remove(connection)
 
     def _sweep_later(self, oldest: Http1Connection) -> None:
-        when = oldest.idle_since + self.timeouts.keep_alive
-        self._sweeper = oldest.loop.call_at(when, self._sweep)
+        self._sweeper = oldest.loop.call_at(oldest.expires, self._sweep)
 
     def _sweep(self) -> None:
         self._sweeper = None
-        limit = asyncio.get_running_loop().time() - self.timeouts.keep_alive
-        while self._idle and self._idle[0].idle_since <= limit:
+        now = asyncio.get_running_loop().time()
+        while self._idle and self._idle[0].expires <= now:
             self._idle.popleft().abort()
         if self._idle:
             self._sweep_later(self._idle[0])

@@ -81,7 +81,8 @@ class Http1Connection(asyncio.BufferedProtocol):
         self.max_head = max_head
         #: One at a time: for the head, or for a piece of the body.
         self.timer = LazyTimer(self.loop)
-        self.idle_since = 0.0
+        #: When it has been idle for too long, if it is not used before.
+        self.expires = 0.0
         self.exchanges = 0
         self._buffer = buffer
         self._on_idle = on_idle
@@ -328,52 +329,55 @@ class Http1Connection(asyncio.BufferedProtocol):
     def _end_head(self, head: bytes, response: Http1Response) -> None:
         status = 0 if self._parser is None else self._parser.get_status_code()
         is_1_1 = head.startswith(b"HTTP/1.1 ")
+        fault: str | None = None
         if head.translate(None, _TEXT).replace(b"\r\n", b""):
-            fault: str | None = "a control character, or CR or LF alone"
+            fault = "a control character, or CR or LF alone"
         elif not (is_1_1 or head.startswith(b"HTTP/1.0 ")) or not 100 <= status <= 599:
             fault = f"status {status} of {head[:8]!r}"
         elif status == 101:
             fault = "switched protocols unasked"
-        elif status < 200:
+        elif status >= 200:
+            fault = self._begin(response, status, is_1_1)
+        else:
             self._head_size += len(head)
             self._head, self._fields, self._framing = b"", [], []
-            return
-        else:
-            fault = self._begin(response, status, is_1_1)
         if fault is not None:
             self._refuse(response, fault)
 
     def _begin(self, response: Http1Response, status: int, is_1_1: bool) -> str | None:
         """Work out where the body ends (RFC 9112 §6.3). Returns what is wrong, if anything."""
-        lengths = []
-        codings = []
+        length: bytes | None = None
+        coding: bytes | None = None
         connection: frozenset[bytes] = frozenset()
         for name, value in self._framing:
             if name == b"content-length":
-                lengths.append(value)
+                if length is not None or not _DIGITS.fullmatch(value):
+                    return f"Content-Length {value!r}"
+                length = value
             elif name == b"connection":
                 connection |= listed(value)
             elif name == b"transfer-encoding":
-                codings.append(value.lower())
-        headers = self._fields
-        # What follows are trailers, which an ASGI server cannot send.
-        self._fields, self._framing = [], []
-        if len(lengths) > 1 or (lengths and not _DIGITS.fullmatch(lengths[0])):
-            return f"Content-Length {b', '.join(lengths)!r}"
-        if codings and (lengths or codings != [b"chunked"] or not is_1_1):
-            return f"Transfer-Encoding {b', '.join(codings)!r}"
+                if coding is not None or value.lower() != b"chunked" or not is_1_1:
+                    return f"Transfer-Encoding {value!r}"
+                coding = value
+        if coding is not None and length is not None:
+            return "both Transfer-Encoding and Content-Length"
         self._keeps_alive = b"close" not in connection and (is_1_1 or b"keep-alive" in connection)
+        left: int | None
         if response.method == "HEAD" or status in _BODILESS:
-            left: int | None = 0
-        elif codings:
+            left = 0
+        elif length is not None:
+            left = int(length)
+        elif coding is not None:
             left, self._overhead, self._tail = None, 0, b""
-        elif lengths:
-            left = int(lengths[0])
         else:
             left, self._keeps_alive = -1, False
         if left is not None:
             self._parser = None  # It waits for a body now, which it will not get to see.
         self._left = left
+        headers = self._fields
+        # What follows are trailers, which an ASGI server cannot send.
+        self._fields, self._framing = [], []
         if dropped := not_end_to_end(connection, status=status):
             headers = [field for field in headers if field[0] not in dropped]
         self.timer.stop()
