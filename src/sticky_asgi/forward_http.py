@@ -178,6 +178,11 @@ class HttpExchange:
             if body.error is not None:
                 self._break_off(body.error)
                 return
+            if body.is_over and self._waiting is not None:
+                # What can still come is the client's leaving: that can wait.
+                self._watcher = None
+                self._watch.add(self)
+                return
             await body.wait_for_room()
         if surplus < 2:
             self._break_off(ClientDisconnected("the client left"))
