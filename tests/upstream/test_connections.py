@@ -1341,9 +1341,9 @@ class CountingClient(Http1Client):
 
     gone = 0
 
-    def _forget(self, connection: Http1Connection) -> None:
+    def forget(self, connection: Http1Connection) -> None:
         self.gone += 1
-        super()._forget(connection)
+        super().forget(connection)
 
 
 @pytest.mark.parametrize("reads", [False, True])

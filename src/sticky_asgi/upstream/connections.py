@@ -14,6 +14,8 @@ from .client import UpstreamRequest
 from .http1 import READ_SIZE, Http1Connection
 from .http1_response import Http1Response
 
+_DEFAULT_TLS = TLS()
+
 
 class Http1Client:
     """Sends requests to one backend over HTTP/1.1, from the event loop that runs.
@@ -27,6 +29,19 @@ class Http1Client:
             event loop may share one.
     """
 
+    __slots__ = (
+        "_buffer",
+        "_connections",
+        "_context",
+        "_idle",
+        "_is_closed",
+        "_max_head",
+        "_sweeper",
+        "_tls",
+        "backend",
+        "timeouts",
+    )
+
     def __init__(
         self,
         backend: Backend,
@@ -38,7 +53,7 @@ class Http1Client:
     ) -> None:
         self.backend = backend
         self.timeouts = timeouts
-        self._tls = tls or TLS()
+        self._tls = tls or _DEFAULT_TLS
         self._context: ssl.SSLContext | None = None
         self._max_head = max_head
         self._buffer = memoryview(bytearray(READ_SIZE)) if buffer is None else buffer
@@ -124,12 +139,11 @@ class Http1Client:
 
     def _new_connection(self) -> Http1Connection:
         return Http1Connection(
+            self,
             f"backend {self.backend.id}",
             timeouts=self.timeouts,
             max_head=self._max_head,
             buffer=self._buffer,
-            on_idle=self._keep,
-            on_gone=self._forget,
         )
 
     # Idle connections: the newest is used first, the oldest ages at the left.
@@ -143,7 +157,8 @@ class Http1Client:
             connection.abort()
         return None
 
-    def _keep(self, connection: Http1Connection) -> None:
+    def keep(self, connection: Http1Connection) -> None:
+        """See `Owner`."""
         if self._is_closed or not self.timeouts.keep_alive:
             connection.abort()
             return
@@ -152,7 +167,8 @@ class Http1Client:
         if self._sweeper is None:
             self._sweep_later(connection)
 
-    def _forget(self, connection: Http1Connection) -> None:
+    def forget(self, connection: Http1Connection) -> None:
+        """See `Owner`."""
         self._connections.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)

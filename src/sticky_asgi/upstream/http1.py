@@ -16,9 +16,8 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Callable
 from contextlib import suppress
-from typing import cast
+from typing import Protocol, cast
 
 import httptools
 
@@ -44,6 +43,7 @@ READ_SIZE = 120 * 1024
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 _BODILESS = frozenset({204, 304})
 _FRAMING = HOP_BY_HOP | {b"content-length"}
+_NO_FIELDS: RawHeaders = []
 _END_OF_HEAD = b"\r\n\r\n"
 #: What a reason phrase (RFC 9112 §4) and a field value (RFC 9110 §5.5) may hold.
 _TEXT = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
@@ -51,29 +51,63 @@ _TEXT = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _IDENTITY_REFUSED = re.compile(r"ALERT_.*(CERT|UNKNOWN_CA|ACCESS_DENIED|HANDSHAKE_FAILURE)")
 
 
+class Owner(Protocol):
+    """Who decides what a connection is used for."""
+
+    def keep(self, connection: Http1Connection) -> None:
+        """An exchange has ended and the connection can be used again."""
+        ...
+
+    def forget(self, connection: Http1Connection) -> None:
+        """The connection cannot be used any more. Called once."""
+        ...
+
+
 class Http1Connection(asyncio.BufferedProtocol):
     """One connection. At most one exchange at a time; between exchanges it is idle.
 
     Args:
+        owner: Told when it is idle, and when it is gone.
         name: The backend's name for messages.
         timeouts: Response and idle timeouts.
         max_head: Bytes a response head may have, every 1xx before it included. Trailers and
             chunk extensions are refused when they go on for longer than that.
         buffer: Where to read into. What is read is taken out at once, so all the connections of
             an event loop may have the same one.
-        on_idle: Called when an exchange has ended and the connection can be used again.
-        on_gone: Called once when it cannot be used any more.
     """
 
+    # A large pool has thousands of them.
+    __slots__ = (
+        "_buffer",
+        "_fault",
+        "_fields",
+        "_framing",
+        "_head",
+        "_head_size",
+        "_is_paused",
+        "_is_reading_paused",
+        "_keeps_alive",
+        "_left",
+        "_overhead",
+        "_owner",
+        "_parser",
+        "_response",
+        "_room",
+        "_tail",
+        "_transport",
+        "_unsent",
+        "_upload",
+        "exchanges",
+        "expires",
+        "loop",
+        "max_head",
+        "name",
+        "timeouts",
+        "timer",
+    )
+
     def __init__(
-        self,
-        name: str,
-        *,
-        timeouts: Timeouts,
-        max_head: int,
-        buffer: memoryview,
-        on_idle: Callable[[Http1Connection], None],
-        on_gone: Callable[[Http1Connection], None],
+        self, owner: Owner, name: str, *, timeouts: Timeouts, max_head: int, buffer: memoryview
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.name = name
@@ -85,8 +119,7 @@ class Http1Connection(asyncio.BufferedProtocol):
         self.expires = 0.0
         self.exchanges = 0
         self._buffer = buffer
-        self._on_idle = on_idle
-        self._on_gone: Callable[[Http1Connection], None] | None = on_gone
+        self._owner: Owner | None = owner
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._response: Http1Response | None = None
@@ -112,7 +145,7 @@ class Http1Connection(asyncio.BufferedProtocol):
             UpstreamError: The connection has been closed.
         """
         transport = self._transport
-        if transport is None:
+        if transport is None or transport.is_closing():
             if self.exchanges:
                 raise StaleConnection(f"{self.name} closed an idle connection", request_sent=False)
             raise ConnectError(f"{self.name} closed a new connection at once")
@@ -372,12 +405,14 @@ class Http1Connection(asyncio.BufferedProtocol):
             left, self._overhead, self._tail = None, 0, b""
         else:
             left, self._keeps_alive = -1, False
-        if left is not None:
-            self._parser = None  # It waits for a body now, which it will not get to see.
-        self._left = left
         headers = self._fields
-        # What follows are trailers, which an ASGI server cannot send.
-        self._fields, self._framing = [], []
+        self._left = left
+        if left is None:
+            # What may follow are trailers, which an ASGI server cannot send.
+            self._fields, self._framing = [], []
+        else:
+            # The parser waits for a body now, which it will not get to see.
+            self._parser, self._fields, self._framing = None, _NO_FIELDS, _NO_FIELDS
         if dropped := not_end_to_end(connection, status=status):
             headers = [field for field in headers if field[0] not in dropped]
         self.timer.stop()
@@ -478,7 +513,8 @@ class Http1Connection(asyncio.BufferedProtocol):
         self._response = None
         if self._is_reading_paused:
             self.resume_reading()
-        self._on_idle(self)
+        if self._owner is not None:
+            self._owner.keep(self)
 
     def _is_end_announced(self) -> bool:
         """Whether the end of the stream is one that the backend itself has made.
@@ -533,9 +569,9 @@ class Http1Connection(asyncio.BufferedProtocol):
             upload.cancel()
         if self._transport is not None:
             self._transport.abort()
-        on_gone, self._on_gone = self._on_gone, None
-        if on_gone is not None:
-            on_gone(self)
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner.forget(self)
 
     def __repr__(self) -> str:
         state = "idle" if self.is_usable else "busy" if self._response else "closed"
