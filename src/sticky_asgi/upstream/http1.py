@@ -317,8 +317,8 @@ class Http1Connection(asyncio.BufferedProtocol):
     # The response.
 
     def _expect_head(self) -> None:
-        if self._parser is None:
-            self._parser = httptools.HttpResponseParser(self)
+        # A new one each time: what the last response said must not colour this one.
+        self._parser = httptools.HttpResponseParser(self)
         self._head = b""
         self._head_size = 0
         self._fields: RawHeaders = []
@@ -372,6 +372,9 @@ class Http1Connection(asyncio.BufferedProtocol):
         elif status >= 200:
             fault = self._begin(response, status, is_1_1)
         else:
+            # Whatever it says of a body, it has none (RFC 9110 §15.2): a new parser will not
+            # look for one.
+            self._parser = httptools.HttpResponseParser(self)
             self._head_size += len(head)
             self._head, self._fields, self._framing = b"", [], []
         if fault is not None:
@@ -384,13 +387,15 @@ class Http1Connection(asyncio.BufferedProtocol):
         connection: frozenset[bytes] = frozenset()
         for name, value in self._framing:
             if name == b"content-length":
-                if length is not None or not _DIGITS.fullmatch(value):
+                if length is not None or not _DIGITS.fullmatch(value.rstrip(b" \t")):
                     return f"Content-Length {value!r}"
                 length = value
             elif name == b"connection":
                 connection |= listed(value)
             elif name == b"transfer-encoding":
-                if coding is not None or value.lower() != b"chunked" or not is_1_1:
+                # With a tab behind it, the parser would not take it for chunked.
+                is_chunked = value.rstrip(b" ").lower() == b"chunked"
+                if coding is not None or not is_chunked or not is_1_1:
                     return f"Transfer-Encoding {value!r}"
                 coding = value
         if coding is not None and length is not None:
@@ -478,10 +483,9 @@ class Http1Connection(asyncio.BufferedProtocol):
         if name not in _FRAMING:
             self._fields.append((name, value.rstrip(b" \t")))
             return
-        field = (name, value.rstrip(b" \t"))
-        self._framing.append(field)
+        self._framing.append((name, value))
         if name == b"content-length":
-            self._fields.append(field)
+            self._fields.append((name, value.rstrip(b" \t")))
 
     def on_body(self, body: bytes) -> None:
         response = self._response
