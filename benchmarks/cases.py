@@ -10,7 +10,7 @@ from .backends import backends
 from .full_speed import full_speed
 from .latency import latency
 from .memory import idle, slow_reader
-from .payloads import LARGE, MEDIUM, SMALL, UPLOAD, Payload
+from .payloads import LARGE, MEDIUM, SMALL, UNIQUE, UPLOAD, Payload
 from .results import Series
 from .runner import Bench
 from .subjects import SUBJECTS, Subject
@@ -49,6 +49,7 @@ CASES = {
     case.name: case
     for case in (
         _full_speed("100b", "100 B", SMALL, connections=64, subjects=tuple(SUBJECTS)),
+        _full_speed("unique", "100 B, no two heads alike", UNIQUE, connections=64),
         _full_speed("10k", "10 KB", MEDIUM, connections=64),
         _full_speed("upload64k", "64 KB upload", UPLOAD, connections=32),
         # Few connections: what they have under way when time is up was worked for, not counted.

@@ -1,9 +1,10 @@
 -- What wrk does with every request and every answer.
 --
--- The first argument is a file that returns the plan: method, path, sent and received bytes, and a
--- list of visitors, each {cookie, origin}. Visitors take turns. An answer is right if its status
--- is 200, its length is the one planned, the origin has received all that was sent, and the origin
--- that answered (X-Origin) is the one the visitor belongs to (X-Want, which the origin repeats).
+-- The first argument is a file that returns the plan: method, path, sent and received bytes, whether
+-- each request is to be unlike all others, and a list of visitors, each {cookie, origin}. Visitors
+-- take turns. An answer is right if its status is 200, its length is the one planned, the origin
+-- has received all that was sent, and the origin that answered (X-Origin) is the one the visitor
+-- belongs to (X-Want, which the origin repeats).
 
 -- Globals, because that is what `thread:get` reads.
 answers, wrong_status, wrong_length, wrong_received, wrong_origin = 0, 0, 0, 0, 0
@@ -11,7 +12,9 @@ answers, wrong_status, wrong_length, wrong_received, wrong_origin = 0, 0, 0, 0, 
 local threads = {}
 local plan
 local requests = {}
-local turn = 0
+local turn, made = 0, 0
+-- Stands where a number of its own is put into each request.
+local NUMBER = string.rep("0", 16)
 local has_origins, is_upload
 
 function setup(thread)
@@ -27,13 +30,16 @@ function init(args)
     local headers = { ["User-Agent"] = "wrk", ["Accept"] = "*/*" }
     if visitor[1] ~= "" then headers["Cookie"] = visitor[1] end
     if visitor[2] ~= "" then headers["X-Want"] = visitor[2] end
+    if plan.is_unique then headers["X-Request-Id"] = NUMBER end
     table.insert(requests, wrk.format(plan.method, plan.path, headers, body))
   end
 end
 
 function request()
   turn = turn % #requests + 1
-  return requests[turn]
+  if not plan.is_unique then return requests[turn] end
+  made = made + 1
+  return (requests[turn]:gsub(NUMBER, string.format("%016d", made), 1))
 end
 
 -- Proxies spell names in lower case or as they were sent.
