@@ -48,7 +48,8 @@ def plan_of(payload: Payload, visitors: Sequence[Visitor]) -> str:
     )
     return (
         f'return {{method = "{payload.method}", path = "{payload.path}", sent = {payload.sent}, '
-        f"received = {payload.received}, is_unique = {str(payload.is_unique).lower()}, visitors = {{\n{rows}}}}}\n"
+        f"received = {payload.received}, is_unique = {str(payload.is_unique).lower()}, "
+        f"visitors = {{\n{rows}}}}}\n"
     )
 
 

@@ -54,6 +54,9 @@ from .upstream import (
 logger = logging.getLogger("sticky_asgi")
 
 
+_NO_READER: tuple[None, tuple[object, ...]] = (None, ())
+
+
 class Gateway:
     """An ASGI application that passes every request on to a backend of a pool.
 
@@ -99,7 +102,7 @@ class Gateway:
         self.forwarded = forwarded
         self.max_head = max_head
         self._table = _checked(pools)
-        self._readers: dict[Pool, HeadReader] = {}
+        self._readers: dict[Pool, tuple[HeadReader, tuple[object, ...]]] = {}
         self._runtimes = Runtimes(lambda: self.pools)
         self._entered: WeakKeyDictionary[asyncio.AbstractEventLoop, list[AsyncExitStack]] = (
             WeakKeyDictionary()
@@ -141,14 +144,11 @@ class Gateway:
 
     def reader(self, pool: Pool) -> HeadReader:
         """What reads the header sections of the requests for a pool."""
-        reader = self._readers.get(pool)
-        if reader is None:
-            reader = self._readers[pool] = HeadReader(
-                pool,
-                trusted=self.trusted_proxies,
-                max_head=self.max_head,
-                rfc7239=self.forwarded,
-            )
+        rules = (self.trusted_proxies, self.max_head, self.forwarded)
+        reader, its_rules = self._readers.get(pool, _NO_READER)
+        if reader is None or its_rules != rules:
+            reader = HeadReader(pool, *rules)
+            self._readers[pool] = (reader, rules)
         return reader
 
     async def handle(

@@ -50,7 +50,8 @@ _DROPPED = HOP_BY_HOP | _REPLACED
 
 #: What a name in lower case may hold (RFC 9110 §5.6.2).
 _LOWER_TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
-_IN_VALUE = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])  # RFC 9110 §5.5
+#: What a field value may hold.
+FIELD_TEXT = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])  # RFC 9110 §5.5
 _NO_NAMES: frozenset[bytes] = frozenset()
 _NO_OPTIONS = frozenset({b"content-length", b"close", b"keep-alive"})
 _NO_FORWARDED: Mapping[bytes, list[bytes]] = MappingProxyType({})
@@ -58,7 +59,8 @@ _NO_FORWARDED: Mapping[bytes, list[bytes]] = MappingProxyType({})
 _HOST = re.compile(
     rb"(?:[A-Za-z0-9\-._~%!$&'()*+,;=]*|\[[A-Za-z0-9\-._~%!$&'()*+,;=:]+\])(?::[0-9]*)?"
 )
-_DIGITS = re.compile(rb"[0-9]{1,18}")
+#: A length; longer numbers are none that anybody means.
+DIGITS = re.compile(rb"[0-9]{1,18}")
 
 
 class TrustedProxies:
@@ -139,10 +141,11 @@ class RequestHead:
         "size",
     )
 
-    def __init__(self, headers: RawHeaders, *, http_version: str, limit: int = 65536) -> None:
-        headers, names, self.size = _checked_fields(headers, limit)
-        self.headers = headers
-        self.passed = headers
+    def __init__(
+        self, headers: Sequence[RawHeader], *, http_version: str, limit: int = 65536
+    ) -> None:
+        self.headers, names, self.size = _checked_fields(headers, limit)
+        self.passed = self.headers
         self.host: bytes | None = None
         self.content_length: int | None = None
         self.is_chunked = False
@@ -163,7 +166,7 @@ class RequestHead:
             raise BadRequest("Transfer-Encoding in an HTTP/1.0 request")
         hosts = names.count(b"host")
         if hosts:
-            self.host = headers[names.index(b"host")][1]
+            self.host = self.headers[names.index(b"host")][1]
             if not _HOST.fullmatch(self.host):
                 raise BadRequest(f"malformed Host {self.host!r}")
         if hosts > 1 or (hosts == 0 and http_version == "1.1"):
@@ -190,7 +193,7 @@ class RequestHead:
         # and accept repeated equal fields.
         fields = [field for field in self.headers if field[0] == b"content-length"]
         for _, value in fields:
-            if not _DIGITS.fullmatch(value):
+            if not DIGITS.fullmatch(value):
                 raise BadRequest(f"malformed Content-Length {value!r}")
         if len({int(value) for _, value in fields}) > 1:
             raise BadRequest("unequal Content-Length fields")
@@ -240,7 +243,9 @@ _LISTS = {
 }
 
 
-def _checked_fields(headers: RawHeaders, limit: int) -> tuple[RawHeaders, Sequence[bytes], int]:
+def _checked_fields(
+    headers: Sequence[RawHeader], limit: int
+) -> tuple[RawHeaders, Sequence[bytes], int]:
     """A copy of a request's fields in normal form, their names, and their size.
 
     A copy, because uvicorn's httptools protocol appends the trailers of a chunked body to the
@@ -259,7 +264,7 @@ def _checked_fields(headers: RawHeaders, limit: int) -> tuple[RawHeaders, Sequen
         names = tuple(name for name, _ in headers)
         joined = joined.lower()
     else:
-        headers = headers.copy()
+        headers = list(headers)
     if fault := _field_fault(names, joined, text):
         raise BadRequest(fault)
     return headers, names, size
@@ -275,7 +280,7 @@ def _field_fault(names: Sequence[bytes], joined: bytes, text: bytes) -> str | No
     """
     if b"" in names or joined.translate(None, _LOWER_TOKEN):
         return "malformed header name"
-    if text.translate(None, _IN_VALUE):
+    if text.translate(None, FIELD_TEXT):
         return "control character in a header value"
     return None
 
@@ -372,16 +377,15 @@ def _is_claim(name: bytes, is_trusted: bool) -> bool:
     return name in _DROPPED or name in _TRUSTED_ONLY or name.startswith(b"x-forwarded-")
 
 
-@functools.lru_cache(maxsize=4096)
-def _forwarded_fields(peer: str | None, host: bytes | None, scheme: str) -> tuple[RawHeader, ...]:
-    """What the gateway itself says of a request; the same for all of a client's requests."""
+def _forwarded_fields(peer: str | None, host: bytes | None, scheme: str) -> RawHeaders:
+    """What the gateway itself says of a request."""
     fields = [(b"x-forwarded-proto", scheme.encode("ascii"))]
     if peer:
         fields.insert(0, (b"x-forwarded-for", peer.encode("latin-1", "replace")))
     if host is not None:
         fields.append((b"x-forwarded-host", host))
     fields.append((b"x-forwarded-port", _port_of(host, scheme)))
-    return tuple(fields)
+    return fields
 
 
 def _appended(head: RequestHead, peer: str | None, scheme: str) -> RawHeaders:

@@ -19,7 +19,7 @@ from .headers import (
     visitor_scheme,
 )
 from .pool import Pool
-from .request import RawHeaders, RequestInfo
+from .request import RawHeader, RawHeaders, RequestInfo
 from .routes import Route
 from .target import path_below_root, raw_path_of, upstream_target
 from .upstream import UpstreamRequest, header_lines
@@ -31,9 +31,10 @@ _ANNOUNCED = {
 }
 
 
-#: Header sections that are remembered for each pool, and the largest of them in bytes.
+#: Header sections that are remembered for each pool; the most bytes and fields of one.
 _REMEMBERED = 1024
 _LARGEST = 4096
+_MOST_FIELDS = 64
 
 
 class ReadHead(NamedTuple):
@@ -46,8 +47,8 @@ class ReadHead(NamedTuple):
     may_have_body: bool
     #: What the backend gets, but for what depends on the request line, the body or the backend.
     upstream: RawHeaders
-    #: The same, as HTTP/1.1 writes it.
-    lines: bytes
+    #: The same, as HTTP/1.1 writes it, if it may be written so.
+    lines: bytes | None
 
 
 class HeadReader:
@@ -65,46 +66,43 @@ class HeadReader:
         rfc7239: Whether to write the Forwarded header too.
     """
 
-    def __init__(
-        self, pool: Pool, *, trusted: TrustedProxies, max_head: int, rfc7239: bool
-    ) -> None:
+    def __init__(self, pool: Pool, trusted: TrustedProxies, max_head: int, rfc7239: bool) -> None:
         self.pool = pool
         self.max_head = max_head
         self._trusted = trusted
         self._rfc7239 = rfc7239
         self._known: dict[object, ReadHead] = {}
-        self._policies = pool.policies
 
     def read(self, scope: Scope) -> ReadHead:
         """The header section of a request. Raises ClientError if it must not be forwarded."""
         client = scope.get("client")
         peer = client[0] if client else None
         version, scheme = scope.get("http_version", "1.1"), scope.get("scheme", "http")
-        if self._policies != self.pool.policies:
-            self._policies = self.pool.policies
-            self._known.clear()
-        headers = scope["headers"]
-        key = (peer, version, scheme, *headers)
+        headers = tuple(scope["headers"])
+        key = (self.pool.policies_version, peer, version, scheme, headers)
         try:
             known = self._known.get(key)
         except TypeError:  # Not every server's pairs are tuples.
             return self._read(headers, version, scheme, peer)
         if known is None:
             known = self._read(headers, version, scheme, peer)
-            if known.head.size <= _LARGEST:
+            if known.head.size <= _LARGEST and len(headers) <= _MOST_FIELDS:
                 if len(self._known) >= _REMEMBERED:
                     self._known.clear()
                 self._known[key] = known
         return known
 
-    def _read(self, headers: RawHeaders, version: str, scheme: str, peer: str | None) -> ReadHead:
+    def _read(
+        self, headers: Sequence[RawHeader], version: str, scheme: str, peer: str | None
+    ) -> ReadHead:
         head = RequestHead(headers, http_version=version, limit=self.max_head)
         pool, trusted = self.pool, self._trusted
         is_trusted = peer in trusted
         scheme = visitor_scheme(scheme, head, is_trusted)
         upstream = upstream_headers(
             head,
-            pool.strip_affinity(head.passed),
+            # A list of its own: whoever strips it may do so in place.
+            pool.strip_affinity([*head.passed]),
             keep_host=pool.host == "pass",
             peer=peer,
             scheme=scheme,
@@ -115,7 +113,8 @@ class HeadReader:
         cookies = [value for name, value in head.headers if name == b"cookie"]
         # HTTP/2 and later frame a body without any header.
         may_have_body = head.is_chunked or bool(head.content_length) or version >= "2"
-        lines = header_lines(upstream)
+        is_final = pool.host == "pass" and not pool.announces and pool.transport is None
+        lines = header_lines(upstream) if is_final else None
         return ReadHead(head, scheme, client, cookies, may_have_body, upstream, lines)
 
 
@@ -135,12 +134,12 @@ class InboundRequest(RequestInfo):
         ClientError: It must not be forwarded.
     """
 
-    __slots__ = ("_headers", "_pool", "_read", "_scope", "may_have_body", "target")
+    __slots__ = ("_headers", "_pool", "_scope", "_section", "may_have_body", "target")
 
     def __init__(self, scope: Scope, route: Route, reader: HeadReader) -> None:
         self._scope = scope
-        self._read = read = reader.read(scope)
-        head, self.scheme, self.client, _, self.may_have_body, self._headers, _ = read
+        self._section = section = reader.read(scope)
+        head, self.scheme, self.client, _, self.may_have_body, self._headers, _ = section
         prefix = route.path if route.strip_prefix and route.path != "/" else ""
         self.target = target = upstream_target(scope, strip_prefix=prefix)
         # The request line is part of the head, and a server may have let a long one pass.
@@ -160,7 +159,7 @@ class InboundRequest(RequestInfo):
         self.host = head.host
 
     def cookie_fields(self) -> Sequence[bytes]:
-        return self._read.cookies
+        return self._section.cookies
 
     async def open_body(self, receive: Receive) -> ClientBody | None:
         """The request's body, or None if it has none.
@@ -168,7 +167,7 @@ class InboundRequest(RequestInfo):
         Raises:
             ClientDisconnected: The client left before it could be told.
         """
-        head = self._read.head
+        head = self._section.head
         body = ClientBody(
             keep=self._pool.retry.replay_limit,
             max_body=self._pool.limits.max_body,
@@ -204,7 +203,7 @@ class InboundRequest(RequestInfo):
             body,
             scheme=self.scheme,
             client=self._scope.get("client"),
-            lines=self._read.lines if headers is self._read.upstream else None,
+            lines=self._section.lines if headers is self._section.upstream else None,
         )
 
     def __repr__(self) -> str:

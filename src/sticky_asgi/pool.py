@@ -163,7 +163,7 @@ class Pool:
         self.in_flight = 0
         self.version = 0
         #: Rises whenever another pool's policies are adopted.
-        self.policies = 0
+        self.policies_version = 0
         self._use_affinity(affinity)
         self._states: dict[str, BackendState] = {}
         self._departed: dict[str, BackendState] = {}
@@ -236,7 +236,7 @@ class Pool:
         self.transport = other.transport
         self.host = other.host
         self._use_affinity(other.affinity)
-        self.policies += 1
+        self.policies_version += 1
         self.replace(other.backends)
 
     def _use_affinity(self, affinity: Affinity | None) -> None:

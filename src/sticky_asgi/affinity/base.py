@@ -97,7 +97,8 @@ class Affinity(Protocol):
     - `private: bool = False`: whether a cacheable response that carries affinity headers and no
       Cache-Control is marked private;
     - `strip(headers: RawHeaders, pool: PoolView) -> RawHeaders`: the request's headers without
-      what is not meant for the backend.
+      what is not meant for the backend. It must depend on the headers alone, because the answer
+      is remembered for requests that read alike.
     """
 
     def resolve(self, request: RequestInfo, pool: PoolView) -> Resolution:

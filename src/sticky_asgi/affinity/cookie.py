@@ -247,7 +247,7 @@ class SignedCookie:
             codec = Codec(self._secrets, self.formats, pool.name, name, self.clock)
             self._codecs[id(pool)] = codec
             # What a WeakKeyDictionary does, without its price per look.
-            weakref.finalize(pool, self._codecs.pop, id(pool)).atexit = False
+            weakref.finalize(pool, self._codecs.pop, id(pool), None).atexit = False
         return codec
 
     def _judge(self, claim: Claim | None, now: float) -> AffinityStatus:

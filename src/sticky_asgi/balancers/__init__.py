@@ -5,7 +5,7 @@ health, intent or capacity again, never waits, and knows nothing of connections.
 its own memory and what `BackendState` keeps for balancers.
 
     policy            compares                                cost of a pick
-    RoundRobin        turns owed                              one look per distinct weight
+    RoundRobin        turns owed                              a step in a heap, per distinct weight
     Random            nothing                                 a bisection
     LeastRequests     in flight / weight                      a few steps in a heap
     TwoChoices        in flight / weight, of two              two bisections

@@ -26,6 +26,10 @@ class RequestBody(Protocol):
         ...
 
 
+#: Statuses without a body (RFC 9110 §15.3.5, §15.4.5).
+BODILESS = frozenset({204, 304})
+
+
 def header_lines(headers: RawHeaders) -> bytes:
     """A header section as HTTP/1.1 writes it: each field a line, each line ended."""
     return b"\r\n".join([*[b": ".join(field) for field in headers], b""])
@@ -41,7 +45,7 @@ class UpstreamRequest:
             tells how the body is framed; a request without a body may have neither.
         body: The body, or None.
         scheme: The scheme the visitor used. Only an in-process application gets to see it.
-        client: The visitor's address and port, likewise.
+        client: Address and port of the connection it came by, likewise.
         lines: `headers` as HTTP/1.1 writes them (see `header_lines`). Default None: that is still
             to be done, where it is needed.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections import deque
 
 from ..backend import Backend
 from ..exceptions import ConnectError, ConnectTimeout
@@ -57,7 +56,7 @@ class Http1Client:
         self._context: ssl.SSLContext | None = None
         self._max_head = max_head
         self._buffer = memoryview(bytearray(READ_SIZE)) if buffer is None else buffer
-        self._idle: deque[Http1Connection] = deque()
+        self._idle: dict[Http1Connection, None] = {}
         self._connections: set[Http1Connection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._is_closed = False
@@ -89,7 +88,7 @@ class Http1Client:
         """Close idle connections now, and the others when their exchanges end."""
         self._is_closed = True
         while self._idle:
-            self._idle.pop().abort()
+            self._idle.popitem()[0].abort()
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
@@ -146,12 +145,12 @@ class Http1Client:
             buffer=self._buffer,
         )
 
-    # Idle connections: the newest is used first, the oldest ages at the left.
+    # Idle connections: the newest is used first, the oldest comes first in the dict.
 
     def _pop_idle(self) -> Http1Connection | None:
         idle = self._idle
         while idle:
-            connection = idle.pop()
+            connection, _ = idle.popitem()
             if connection.is_usable and connection.expires > connection.loop.time():
                 return connection
             connection.abort()
@@ -163,15 +162,14 @@ class Http1Client:
             connection.abort()
             return
         connection.expires = connection.loop.time() + self.timeouts.keep_alive
-        self._idle.append(connection)
+        self._idle[connection] = None
         if self._sweeper is None:
             self._sweep_later(connection)
 
     def forget(self, connection: Http1Connection) -> None:
         """See `Owner`."""
         self._connections.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
+        self._idle.pop(connection, None)
 
     def _sweep_later(self, oldest: Http1Connection) -> None:
         self._sweeper = oldest.loop.call_at(oldest.expires, self._sweep)
@@ -179,10 +177,11 @@ class Http1Client:
     def _sweep(self) -> None:
         self._sweeper = None
         now = asyncio.get_running_loop().time()
-        while self._idle and self._idle[0].expires <= now:
-            self._idle.popleft().abort()
-        if self._idle:
-            self._sweep_later(self._idle[0])
+        for connection in [*self._idle]:
+            if connection.expires > now:
+                self._sweep_later(connection)
+                break
+            connection.abort()
 
     def __repr__(self) -> str:
         return f"<Http1Client {self.backend.id} [{self.idle} idle, {self.busy} busy]>"

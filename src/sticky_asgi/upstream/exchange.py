@@ -15,9 +15,7 @@ import anyio
 from ..exceptions import ConnectionLost, MalformedResponse, Stage
 from ..headers import downstream_headers
 from ..request import RawHeaders
-
-#: Statuses without a body (RFC 9110 §15.3.5, §15.4.5).
-_BODILESS = (204, 304)
+from .client import BODILESS
 
 
 class TaskExchange:
@@ -61,7 +59,7 @@ class TaskExchange:
     async def deliver(self, piece: bytes, *, is_last: bool = False) -> None:
         """A piece of the body has arrived; returns when there is room for another."""
         # RFC 9112 §6.3: such a response ends with its head, whatever its producer says.
-        if piece and self._method != "HEAD" and self.status not in _BODILESS:
+        if piece and self._method != "HEAD" and self.status not in BODILESS:
             try:
                 self._sink.send_nowait(piece)
             except anyio.WouldBlock:

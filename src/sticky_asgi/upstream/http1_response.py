@@ -99,12 +99,15 @@ class Http1Response:
 
     def _take(self) -> bytes:
         pieces = self._pieces
-        if len(pieces) == 1 or self._buffered > HIGH_WATER:
-            # Large ones are not joined: that would copy them.
-            piece = pieces.pop(0)
-        else:
-            piece = b"".join(pieces)
-            pieces.clear()
+        count = size = 0
+        for piece in pieces:
+            size += len(piece)
+            # Small ones are joined; a large one would only be copied.
+            if count and size > HIGH_WATER:
+                break
+            count += 1
+        piece = pieces[0] if count == 1 else b"".join(pieces[:count])
+        del pieces[:count]
         self._buffered -= len(piece)
         if self._connection is not None and self._buffered <= HIGH_WATER:
             self._connection.resume_reading()
