@@ -10,15 +10,13 @@ from sticky_asgi.exceptions import BadRequest, HeadTooLarge, MalformedResponse
 from sticky_asgi.headers import (
     HOP_BY_HOP,
     RequestHead,
-    TrustedProxies,
     downstream_headers,
     is_cacheable,
     listed,
     upstream_headers,
-    visitor_address,
-    visitor_scheme,
 )
 from sticky_asgi.request import RawHeaders, RequestInfo
+from sticky_asgi.trusted_proxies import TrustedProxies, visitor_address, visitor_scheme
 
 HOST = (b"host", b"test")
 TOKEN_CHARACTERS = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
@@ -484,7 +482,7 @@ def test_rule_5_the_scheme_is_the_connections_or_what_a_trusted_proxy_says(
     scheme: str, told: list[bytes], is_trusted: bool, expected: str
 ) -> None:
     read = head(*[(b"x-forwarded-proto", value) for value in told])
-    assert visitor_scheme(scheme, read, is_trusted) == expected
+    assert visitor_scheme(scheme, read.forwarded, is_trusted) == expected
 
 
 # What goes to the client
@@ -597,7 +595,7 @@ def test_rule_5_the_whole_family_is_for_trusted_proxies(name: bytes) -> None:
 
 def test_rule_5_the_last_proxy_says_which_scheme_it_was() -> None:
     field = (b"x-forwarded-proto", b"http, https ")
-    assert visitor_scheme("http", head(field), is_trusted=True) == "https"
+    assert visitor_scheme("http", head(field).forwarded, is_trusted=True) == "https"
 
 
 def test_rule_5_a_port_that_is_none_is_not_passed_on() -> None:

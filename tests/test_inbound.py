@@ -9,10 +9,10 @@ import pytest
 
 from sticky_asgi import Backend, Gateway, HeadTooLarge, Pool, SignedCookie
 from sticky_asgi.affinity import AffinityStatus, Resolution
-from sticky_asgi.headers import TrustedProxies
 from sticky_asgi.inbound import HeadReader, InboundRequest
 from sticky_asgi.request import RawHeaders, RequestInfo
 from sticky_asgi.routes import Route
+from sticky_asgi.trusted_proxies import TrustedProxies
 
 SECRET = "a secret of sixteen bytes"
 HOST = (b"host", b"shop.test")

@@ -30,6 +30,7 @@ LAYERS = (
         "target",
         "timeouts",
         "tls",
+        "trusted_proxies",
     ),
     ("balancers", "affinity", "health", "retries", "events"),
     ("pool",),

@@ -25,7 +25,7 @@ from .config_fields import nearest
 from .config_model import Document
 from .config_problems import dotted, problems_of
 from .config_yaml import KeyPath, Source
-from .headers import TrustedProxies
+from .trusted_proxies import TrustedProxies
 
 logger = logging.getLogger("sticky_asgi.config")
 

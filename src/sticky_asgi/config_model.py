@@ -36,7 +36,7 @@ from . import (
     query_key,
 )
 from .config_fields import Also, Duration, Integer, Number, Section, Size, nearest, not_yet
-from .headers import TrustedProxies
+from .trusted_proxies import TrustedProxies
 
 
 class BackendSection(Section):

@@ -35,7 +35,7 @@ from .exceptions import (
     UpstreamError,
 )
 from .forward_http import HttpExchange, forward
-from .headers import TrustedProxies, is_cacheable
+from .headers import is_cacheable
 from .inbound import HeadReader, InboundRequest
 from .lifespan import serve_lifespan
 from .pool import Lease, Pool
@@ -43,6 +43,7 @@ from .request import RawHeader, RequestInfo
 from .routes import Route, Routes, RouteTable
 from .runtime import Runtimes
 from .target import raw_path_of
+from .trusted_proxies import TrustedProxies
 from .upstream import (
     Clients,
     UpstreamClient,

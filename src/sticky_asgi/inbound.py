@@ -13,15 +13,13 @@ from .client_body import ClientBody
 from .exceptions import BodyTooLarge, ClientDisconnected, HeadTooLarge
 from .headers import (
     RequestHead,
-    TrustedProxies,
     upstream_headers,
-    visitor_address,
-    visitor_scheme,
 )
 from .pool import Pool
 from .request import RawHeader, RawHeaders, RequestInfo
 from .routes import Route
 from .target import path_below_root, raw_path_of, upstream_target
+from .trusted_proxies import TrustedProxies, visitor_address, visitor_scheme
 from .upstream import UpstreamRequest, header_lines
 
 _ANNOUNCED = {
@@ -98,7 +96,7 @@ class HeadReader:
         head = RequestHead(headers, http_version=version, limit=self.max_head)
         pool, trusted = self.pool, self._trusted
         is_trusted = peer in trusted
-        scheme = visitor_scheme(scheme, head, is_trusted)
+        scheme = visitor_scheme(scheme, head.forwarded, is_trusted)
         upstream = upstream_headers(
             head,
             # A list of its own: whoever strips it may do so in place.
