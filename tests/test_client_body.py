@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 import pytest
 
 from sticky_asgi import BadRequest, BodyTooLarge, ClientDisconnected
 from sticky_asgi.client_body import READ_AHEAD, ClientBody
 
-T = TypeVar("T")
-
-
-def run(main: Callable[[], Awaitable[T]]) -> T:
-    """Run a coroutine function in an event loop of its own, for 10 seconds at most."""
-
-    async def bounded() -> T:
-        async with asyncio.timeout(10):
-            return await main()
-
-    return asyncio.run(bounded())
+from .loops import run, turn
 
 
 def new_body(keep: int = 100, max_body: int | None = None, length: int | None = None) -> ClientBody:
@@ -30,12 +18,6 @@ def new_body(keep: int = 100, max_body: int | None = None, length: int | None = 
 
 async def read(body: ClientBody) -> list[bytes]:
     return [piece async for piece in body]
-
-
-async def turn() -> None:
-    """Let every other task go as far as it can."""
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 def test_pieces_come_through_in_order() -> None:

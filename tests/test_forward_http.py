@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable
 
 import pytest
 from starlette.types import Message
@@ -14,17 +13,7 @@ from sticky_asgi import BodyTooLarge, ClientDisconnected
 from sticky_asgi.client_body import ClientBody
 from sticky_asgi.forward_http import LOOK_EVERY, ClientWatch, HttpExchange
 
-T = TypeVar("T")
-
-
-def run(main: Callable[[], Awaitable[T]]) -> T:
-    """Run a coroutine function in an event loop of its own, for 10 seconds at most."""
-
-    async def bounded() -> T:
-        async with asyncio.timeout(10):
-            return await main()
-
-    return asyncio.run(bounded())
+from .loops import run, turn
 
 
 def new_body(keep: int = 100, max_body: int | None = None, length: int | None = None) -> ClientBody:
@@ -33,12 +22,6 @@ def new_body(keep: int = 100, max_body: int | None = None, length: int | None = 
 
 async def read(body: ClientBody) -> list[bytes]:
     return [piece async for piece in body]
-
-
-async def turn() -> None:
-    """Let every other task go as far as it can."""
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 class Server:
