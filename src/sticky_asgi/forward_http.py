@@ -16,7 +16,7 @@ from typing import Protocol
 from starlette.types import Receive, Send
 
 from .client_body import ClientBody
-from .exceptions import ClientDisconnected, ClientError
+from .exceptions import ClientDisconnected, ClientError, StaleConnection
 from .request import RawHeader, RawHeaders
 from .upstream import UpstreamClient, UpstreamRequest, UpstreamResponse
 
@@ -218,7 +218,7 @@ class HttpExchange:
 
 
 class Judge(Protocol):
-    """Says what becomes of a backend's answer."""
+    """Says what becomes of a backend's answer, or of its silence."""
 
     def answered(self, response: UpstreamResponse) -> Sequence[RawHeader]:
         """A response has come that may be passed on.
@@ -227,14 +227,13 @@ class Judge(Protocol):
         """
         ...
 
+    def may_reopen(self, error: StaleConnection) -> bool:
+        """Whether a request that met a stale connection may be sent on a new one."""
+        ...
+
 
 async def forward(
-    exchange: HttpExchange,
-    client: UpstreamClient,
-    request: UpstreamRequest,
-    judge: Judge,
-    *,
-    fresh: bool = False,
+    exchange: HttpExchange, client: UpstreamClient, request: UpstreamRequest, judge: Judge
 ) -> None:
     """Carry an exchange to one backend, and its response back.
 
@@ -243,14 +242,20 @@ async def forward(
         client: The backend's side.
         request: What to send.
         judge: Told of the answer before the client is.
-        fresh: Whether to insist on a new connection.
 
     Raises:
         UpstreamError: The backend failed. If the response has started, the client's connection
             must be aborted: this exception, let through to the server, does that.
         ClientError: The request broke off, or the client left.
     """
-    response = await client.send(request, fresh=fresh)
+    try:
+        response = await client.send(request)
+    except StaleConnection as exc:
+        # RFC 9112 §9.3.1: a client may reopen a connection that was closed under it, and repeat
+        # what is idempotent.
+        if not judge.may_reopen(exc):
+            raise
+        response = await client.send(request, fresh=True)
     try:
         await exchange.start(response.status, [*response.headers, *judge.answered(response)])
         is_last = False

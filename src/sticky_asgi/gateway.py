@@ -46,8 +46,6 @@ from .target import raw_path_of
 from .trusted_proxies import TrustedProxies
 from .upstream import (
     Clients,
-    UpstreamClient,
-    UpstreamRequest,
     UpstreamResponse,
     check_transport,
 )
@@ -268,7 +266,6 @@ class _HttpCall:
         self, clients: Clients, inbound: InboundRequest, resolution: Resolution
     ) -> None:
         """The one retry loop."""
-        pool = self.pool
         failure: UpstreamError | None = None
         while True:
             try:
@@ -279,11 +276,14 @@ class _HttpCall:
                 raise _verdict(failure, exc) from failure
             with lease as state:
                 self.state = state
+                self.attempts += 1
+                self.attempt_began = time.perf_counter()
                 try:
-                    return await self._attempt(
-                        clients.get(pool, state.backend),
-                        inbound.for_backend(state.backend, self.exchange.body, resolution.status),
+                    request = inbound.for_backend(
+                        state.backend, self.exchange.body, resolution.status
                     )
+                    client = clients.get(self.pool, state.backend)
+                    return await forward(self.exchange, client, request, self)
                 except UpstreamError as exc:
                     self._failed(exc, state)
                     logger.info("%r: %s; trying again", inbound, exc)
@@ -358,18 +358,10 @@ class _HttpCall:
             raise
         return waiter.outcome()
 
-    async def _attempt(self, client: UpstreamClient, request: UpstreamRequest) -> None:
-        """Try one backend; once more on a fresh connection if a kept one turns out to be stale."""
-        self.attempts += 1
-        self.attempt_began = time.perf_counter()
-        try:
-            await forward(self.exchange, client, request, self)
-        except StaleConnection as exc:
-            # RFC 9112 §9.3.1: a client may reopen a connection that was closed under it, and
-            # repeat what is idempotent. It is no retry in the sense of `Retry.attempts`.
-            if not self._allows(exc, attempt=0):
-                raise
-            await forward(self.exchange, client, request, self, fresh=True)
+    def may_reopen(self, error: StaleConnection) -> bool:
+        """Whether a request that met a stale connection may be sent on a new one."""
+        # It is no retry in the sense of `Retry.attempts`.
+        return self._allows(error, attempt=0)
 
     def answered(self, response: UpstreamResponse) -> Sequence[RawHeader]:
         """A backend has answered: take note, and say to the visitor which one it was."""

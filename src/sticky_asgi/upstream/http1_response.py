@@ -99,6 +99,17 @@ class Http1Response:
 
     def _take(self) -> bytes:
         pieces = self._pieces
+        if len(pieces) == 1:
+            piece = pieces.pop()
+        else:
+            piece = self._take_several(pieces)
+        self._buffered -= len(piece)
+        if self._connection is not None and self._buffered <= HIGH_WATER:
+            self._connection.resume_reading()
+        return piece
+
+    @staticmethod
+    def _take_several(pieces: list[bytes]) -> bytes:
         count = size = 0
         for piece in pieces:
             size += len(piece)
@@ -108,9 +119,6 @@ class Http1Response:
             count += 1
         piece = pieces[0] if count == 1 else b"".join(pieces[:count])
         del pieces[:count]
-        self._buffered -= len(piece)
-        if self._connection is not None and self._buffered <= HIGH_WATER:
-            self._connection.resume_reading()
         return piece
 
     async def aclose(self) -> None:
