@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 from starlette.types import Receive, Scope
@@ -33,6 +33,8 @@ _ANNOUNCED = {
 _REMEMBERED = 1024
 _LARGEST = 4096
 _MOST_FIELDS = 64
+#: Sections of which it is known that they came once.
+_MET = 8192
 
 
 class ReadHead(NamedTuple):
@@ -69,7 +71,8 @@ class HeadReader:
         self.max_head = max_head
         self._trusted = trusted
         self._rfc7239 = rfc7239
-        self._known: dict[object, ReadHead] = {}
+        self._known: dict[Hashable, ReadHead] = {}
+        self._met: set[int] = set()
 
     def read(self, scope: Scope) -> ReadHead:
         """The header section of a request. Raises ClientError if it must not be forwarded."""
@@ -85,10 +88,20 @@ class HeadReader:
         if known is None:
             known = self._read(headers, version, scheme, peer)
             if known.head.size <= _LARGEST and len(headers) <= _MOST_FIELDS:
-                if len(self._known) >= _REMEMBERED:
-                    self._known.clear()
-                self._known[key] = known
+                self._remember(key, known)
         return known
+
+    def _remember(self, key: Hashable, read: ReadHead) -> None:
+        """Keep a section that comes for the second time; of the first, only that it came."""
+        mark = hash(key)
+        if mark not in self._met:
+            if len(self._met) >= _MET:
+                self._met.clear()
+            self._met.add(mark)
+            return
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        self._known[key] = read
 
     def _read(
         self, headers: Sequence[RawHeader], version: str, scheme: str, peer: str | None
