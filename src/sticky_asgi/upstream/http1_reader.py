@@ -152,15 +152,15 @@ class ResponseReader:
         length: bytes | None = None
         is_chunked = False
         connection: frozenset[bytes] = frozenset()
+        # Spaces behind a value count for nothing; over a tab some versions of the parser stumble.
         for name, value in self._framing:
             if name == b"content-length":
-                if length is not None or not DIGITS.fullmatch(value.rstrip(b" \t")):
+                if length is not None or not DIGITS.fullmatch(value.rstrip(b" ")):
                     raise self._refused(f"Content-Length {value!r}")
                 length = value
             elif name == b"connection":
                 connection |= listed(value)
             elif name == b"transfer-encoding":
-                # With a tab behind it, the parser would not take it for chunked.
                 if is_chunked or value.rstrip(b" ").lower() != b"chunked" or not is_1_1:
                     raise self._refused(f"Transfer-Encoding {value!r}")
                 is_chunked = True
