@@ -11,10 +11,7 @@ from .affinity import AffinityStatus
 from .backend import Backend
 from .client_body import ClientBody
 from .exceptions import BodyTooLarge, ClientDisconnected, HeadTooLarge
-from .headers import (
-    RequestHead,
-    upstream_headers,
-)
+from .headers import RequestHead, upstream_headers
 from .pool import Pool
 from .request import RawHeader, RawHeaders, RequestInfo
 from .routes import Route
@@ -27,7 +24,6 @@ _ANNOUNCED = {
     AffinityStatus.MOVED: b"moved",
     AffinityStatus.LOST: b"lost",
 }
-
 
 #: Header sections that are remembered for each pool; the most bytes and fields of one.
 _REMEMBERED = 1024

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from itsdangerous import TimestampSigner
 from itsdangerous.encoding import base64_decode
 
+from sticky_asgi import Pool
 from sticky_asgi.affinity import AffinityStatus, Resolution, SignedCookie
+from sticky_asgi.affinity.codec import Codec
 from sticky_asgi.affinity.cookie import MAX_COOKIES, CookieReport, CookieResolution
 from sticky_asgi.request import RawHeader, RawHeaders, RequestInfo
 
@@ -554,6 +556,21 @@ def test_pools_of_one_name_may_share_the_object() -> None:
     for _ in range(2):
         assert status(affinity, one, value) is AffinityStatus.KEPT
         assert status(affinity, other, value) is AffinityStatus.LOST
+
+
+def test_a_pool_holds_nothing_of_an_affinity_it_has_left() -> None:
+    """As after each reload of a configuration."""
+
+    def codecs() -> int:
+        gc.collect()
+        return sum(isinstance(item, Codec) for item in gc.get_objects())
+
+    before = codecs()
+    pool = Pool("shop", ["http://127.0.0.1:9"])
+    for _ in range(5):
+        pool.adopt(Pool("shop", ["http://127.0.0.1:9"], affinity=SignedCookie(b"k" * 16)))
+        pool.resolve(RequestInfo())
+    assert codecs() == before + 1
 
 
 def test_pools_are_held_weakly() -> None:

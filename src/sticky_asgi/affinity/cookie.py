@@ -15,11 +15,11 @@ import hashlib
 import math
 import re
 import time
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Literal, TypeAlias
+from weakref import WeakKeyDictionary
 
 from ..backend import Backend
 from ..request import RawHeader, RawHeaders, RequestInfo
@@ -135,7 +135,7 @@ class SignedCookie:
         back = (b"; HttpOnly" if http_only else b"") + (b"; Partitioned" if partitioned else b"")
         self._attributes = {False: front + back, True: front + b"; Secure" + back}
         # Pools of one name may differ in their backends, so a codec belongs to one pool object.
-        self._codecs: dict[int, Codec] = {}
+        self._codecs: WeakKeyDictionary[PoolView, Codec] = WeakKeyDictionary()
 
     def resolve(self, request: RequestInfo, pool: PoolView) -> Resolution:
         """Find the backend that a request's cookies name.
@@ -241,13 +241,11 @@ class SignedCookie:
         return _derive_name(pool.name) if self.name is None else self.name
 
     def _codec(self, pool: PoolView) -> Codec:
-        codec = self._codecs.get(id(pool))
+        codec = self._codecs.get(pool)
         if codec is None:
             name = self.cookie_name(pool)
             codec = Codec(self._secrets, self.formats, pool.name, name, self.clock)
-            self._codecs[id(pool)] = codec
-            # What a WeakKeyDictionary does, without its price per look.
-            weakref.finalize(pool, self._codecs.pop, id(pool), None).atexit = False
+            self._codecs[pool] = codec
         return codec
 
     def _judge(self, claim: Claim | None, now: float) -> AffinityStatus:
