@@ -23,7 +23,7 @@ from .upstream import UpstreamClient, UpstreamRequest, UpstreamResponse
 logger = logging.getLogger("sticky_asgi")
 
 #: Seconds between two looks at who is still waiting.
-LOOK_EVERY = 0.05
+LOOK_EVERY = 0.02
 
 
 class ClientWatch:
