@@ -18,9 +18,9 @@ settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
 
 
-@pytest.fixture(params=["h11", "httptools"])
+@pytest.fixture(params=["h11", "httptools", "joined"])
 def http(request: pytest.FixtureRequest) -> servers.HttpImplementation:
-    """uvicorn's HTTP implementation: a test that takes it runs with each."""
+    """The server's HTTP implementation: a test that takes it runs with each."""
     implementation: servers.HttpImplementation = request.param
     return implementation
 
@@ -39,7 +39,7 @@ def front_lane(request: pytest.FixtureRequest) -> gateways.Lane:
     return way
 
 
-@pytest.fixture(scope="module", params=["h11", "httptools"])
+@pytest.fixture(scope="module", params=["h11", "httptools", "joined"])
 def front_http(request: pytest.FixtureRequest) -> servers.HttpImplementation:
     """The HTTP implementation of `front` and `obedient`."""
     implementation: servers.HttpImplementation = request.param

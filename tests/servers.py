@@ -43,11 +43,14 @@ from typing import IO, Any, Literal, Self, TypeVar
 import uvicorn
 from starlette.types import ASGIApp
 
+from sticky_asgi.uvicorn_http import HttpToolsProtocol
+
 ROOT = Path(__file__).resolve().parent.parent
 WAIT = 10.0
 
 Headers = Sequence[tuple[bytes, bytes]]
-HttpImplementation = Literal["h11", "httptools"]
+#: uvicorn's own two, and the one of `sticky_asgi.uvicorn_http` that `sticky-asgi run` has.
+HttpImplementation = Literal["h11", "httptools", "joined"]
 T = TypeVar("T")
 
 
@@ -258,7 +261,7 @@ class RunningServer:
 def serve(
     app: ASGIApp,
     *,
-    http: HttpImplementation = "h11",
+    http: HttpImplementation | type[asyncio.Protocol] = "h11",
     loop: Literal["asyncio", "uvloop"] = "asyncio",
     unix: str | os.PathLike[str] | None = None,
     **options: Any,
@@ -267,7 +270,7 @@ def serve(
 
     Args:
         app: The ASGI app. It runs in another thread than the test.
-        http: uvicorn's HTTP implementation.
+        http: The HTTP implementation, or a class that is one.
         loop: Event loop.
         unix: Path of a unix socket to listen on instead.
         options: Options of `uvicorn.Config`. Defaults: no Server, Date or proxy headers, lifespan
@@ -277,7 +280,7 @@ def serve(
         RuntimeError: The app failed to start, or the server did not stop in time.
     """
     settings: dict[str, Any] = {
-        "http": http,
+        "http": HttpToolsProtocol if http == "joined" else http,
         "ws": "none",
         "lifespan": "on",
         "server_header": False,

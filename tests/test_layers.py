@@ -58,6 +58,7 @@ LAYERS = (
         "demo",
         "listening",
         "serving",
+        "uvicorn_http",
         "__main__",
     ),
 )

@@ -117,7 +117,7 @@ def test_rule_12_malformed_requests_are_refused_and_never_forwarded(
 )
 def test_rule_12_a_head_over_64_kib_is_431(front: Front, data: bytes) -> None:
     """h11 refuses by itself, with 400, what has not arrived whole when it looks at 64 KiB."""
-    statuses = (431,) if front.http == "httptools" else (431, 400)
+    statuses = (431,) if front.http != "h11" else (431, 400)
     front.assert_refused(b"GET / HTTP/1.1\r\nHost: test\r\n" + data + b"\r\n\r\n", *statuses)
 
 
@@ -136,7 +136,7 @@ def test_rule_12_a_head_within_the_limit_is_passed(front: Front) -> None:
 def test_rule_12_a_line_that_is_folded(front: Front) -> None:
     """h11 unfolds it, as RFC 9112 §5.2 allows; httptools refuses it."""
     data = b"GET / HTTP/1.1\r\nHost: test\r\nX: a\r\n  b\r\nY: 1\r\n\r\n"
-    if front.http == "httptools":
+    if front.http != "h11":
         front.assert_refused(data, 400)
         return
     with RawClient(front.port) as client:
@@ -149,7 +149,7 @@ def test_rule_12_a_line_that_is_folded(front: Front) -> None:
 def test_rule_12_equal_content_lengths_are_one_or_refused(front: Front) -> None:
     """h11 makes one of them, httptools refuses them: two never arrive."""
     fields = [(b"Content-Length", b"5"), (b"Content-Length", b"5")]
-    if front.http == "httptools":
+    if front.http != "h11":
         front.assert_refused(servers.encode_request("POST", b"/", fields, b"hello"), 400)
         return
     request = front.received("POST", b"/", fields, b"hello")
@@ -346,9 +346,9 @@ def test_rule_16_request_trailers_are_dropped_with_their_announcement(front: Fro
         client.send(post(at_once, body=b"5\r\nhello\r\n0\r\nX-T: 1\r\n\r\n"))
         assert client.read_response().status == 200
     request = front.backend.requests[-1]
-    merged = [(b"x-t", b"1")] if front.http == "httptools" else []
+    merged = [(b"x-t", b"1")] if front.http != "h11" else []
     assert request.headers == [PLAIN[0], *merged, *PLAIN[1:], CHUNKED]
-    if front.http == "httptools":
+    if front.http != "h11":
         front.assert_refused(post(at_once, body=b"0\r\nHost: b\r\n\r\n"), 400)
 
 
@@ -500,7 +500,7 @@ def test_rule_16_an_http_1_0_client(http: HttpImplementation, lane: Lane) -> Non
         assert (answer.body, answer.get(b"content-length")) == (b"hello", b"5")
         answer = front.request(version="1.0")
         assert answer.body == b"hello"
-        chunked = b"chunked" if http == "httptools" else None
+        chunked = b"chunked" if http != "h11" else None
         assert answer.get(b"transfer-encoding") == chunked
 
 

@@ -154,7 +154,7 @@ unlit = hello("no gateway")
 @contextlib.contextmanager
 def kept_servers() -> Iterator[None]:
     """Have `watched` use one uvicorn of each kind inside, as stopping one takes 0.2 s."""
-    kinds: tuple[servers.HttpImplementation, ...] = ("h11", "httptools")
+    kinds: tuple[servers.HttpImplementation, ...] = ("h11", "httptools", "joined")
     with contextlib.ExitStack() as stack:
         stack.callback(_kept.clear)
         for http in kinds:

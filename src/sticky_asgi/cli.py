@@ -25,6 +25,7 @@ from .affinity.cookie import CookieReport
 from .config import Config, ConfigError, json_schema, load, wrong_chain
 from .listening import address_of, listening
 from .serving import LOGGING, Settings, serve
+from .uvicorn_http import HttpToolsProtocol
 
 # A token of 16 characters, of which one in 64 begins with a dash, two stamps and a signature.
 _DASHED_COOKIE = re.compile(r"-[\w-]{15}\.[\w-]+\.[\w-]+\.[\w-]+")
@@ -273,6 +274,7 @@ def _described(pool: Pool) -> str:
 def _server(app: Any, *, graceful_timeout: int, **options: Any) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        http=HttpToolsProtocol,
         ws="none",
         lifespan="on",
         proxy_headers=False,
