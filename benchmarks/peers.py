@@ -234,11 +234,11 @@ def nginx_proxy(site: Site) -> Launch:
     return nginx(site.folder, nginx_main(connections=10000) + "http {" + http + "}\n")
 
 
-def asgi(module: str, site: Site) -> Launch:
+def asgi(module: str, site: Site, *, http: str = "httptools") -> Launch:
     """One of `benchmarks.apps`, served by one uvicorn."""
     command = [sys.executable, "-m", "uvicorn", f"benchmarks.apps.{module}:app"]
     command += ["--host", "127.0.0.1", "--port", str(site.port), "--log-level", "warning"]
-    command += ["--http", "httptools", "--loop", "uvloop", "--no-access-log"]
+    command += ["--http", http, "--loop", "uvloop", "--no-access-log"]
     command += ["--no-proxy-headers", "--no-server-header", "--no-date-header"]
     command += ["--timeout-keep-alive", "600", "--backlog", "4096"]
     path = os.pathsep.join(path for path in sys.path if path)

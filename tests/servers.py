@@ -43,14 +43,18 @@ from typing import IO, Any, Literal, Self, TypeVar
 import uvicorn
 from starlette.types import ASGIApp
 
-from sticky_asgi.uvicorn_http import HttpToolsProtocol
-
 ROOT = Path(__file__).resolve().parent.parent
 WAIT = 10.0
 
 Headers = Sequence[tuple[bytes, bytes]]
 #: uvicorn's own two, and the one of `sticky_asgi.uvicorn_http` that `sticky-asgi run` has.
 HttpImplementation = Literal["h11", "httptools", "joined"]
+#: What uvicorn calls them.
+OPTION_OF: dict[HttpImplementation, str] = {
+    "h11": "h11",
+    "httptools": "httptools",
+    "joined": "sticky_asgi.uvicorn_http:HttpToolsProtocol",
+}
 T = TypeVar("T")
 
 
@@ -280,7 +284,7 @@ def serve(
         RuntimeError: The app failed to start, or the server did not stop in time.
     """
     settings: dict[str, Any] = {
-        "http": HttpToolsProtocol if http == "joined" else http,
+        "http": OPTION_OF[http] if isinstance(http, str) else http,
         "ws": "none",
         "lifespan": "on",
         "server_header": False,

@@ -32,6 +32,7 @@ from tests.apps import StreamApp, hello
 from tests.gateways import Lane, closing, transport_of
 from tests.servers import (
     LAST_CHUNK,
+    OPTION_OF,
     Connection,
     Handler,
     HttpImplementation,
@@ -236,7 +237,7 @@ def test_a_slow_peer_costs_no_memory(http: HttpImplementation, lane: Lane, direc
     flood = Flood()
     with RawBackend(flood.handler) as backend:
         env = {"GATEWAY_BACKEND": backend.url, "GATEWAY_LANE": lane}
-        options = ("--factory", "--http", http)
+        options = ("--factory", "--http", OPTION_OF[http])
         with ProcessBackend(
             "tests.test_lifetime:create_gateway", env=env, options=options
         ) as process:
