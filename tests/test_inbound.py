@@ -64,8 +64,8 @@ def test_what_comes_once_is_not_held() -> None:
     reader = reader_of(pool_of())
     for number in range(20000):
         reader.read(scope_of((b"x-request-id", b"%d" % number)))
-    assert not reader._known
-    assert len(reader._met) <= 8192
+    assert not len(reader._memo)
+    assert len(reader._memo._met) <= 8192
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_the_number_of_remembered_sections_is_bounded() -> None:
     for number in range(3000):
         for _ in range(2):
             reader.read(scope_of((b"x-request-id", b"%d" % number)))
-        assert 0 < len(reader._known) <= 1024
+        assert 0 < len(reader._memo) <= 1024
 
 
 @pytest.mark.parametrize("kind", [tuple, iter, list])

@@ -26,6 +26,7 @@ LAYERS = (
         "hash_keys",
         "headers",
         "limits",
+        "memo",
         "request",
         "target",
         "timeouts",

@@ -12,6 +12,7 @@ from .backend import Backend
 from .client_body import ClientBody
 from .exceptions import BodyTooLarge, ClientDisconnected, HeadTooLarge
 from .headers import RequestHead, upstream_headers
+from .memo import Memo
 from .pool import Pool
 from .request import RawHeader, RawHeaders, RequestInfo
 from .routes import Route
@@ -29,8 +30,6 @@ _ANNOUNCED = {
 _REMEMBERED = 1024
 _LARGEST = 4096
 _MOST_FIELDS = 64
-#: Sections of which it is known that they came once.
-_MET = 8192
 
 
 class ReadHead(NamedTuple):
@@ -67,8 +66,7 @@ class HeadReader:
         self.max_head = max_head
         self._trusted = trusted
         self._rfc7239 = rfc7239
-        self._known: dict[Hashable, ReadHead] = {}
-        self._met: set[int] = set()
+        self._memo: Memo[Hashable, ReadHead] = Memo(_REMEMBERED)
 
     def read(self, scope: Scope) -> ReadHead:
         """The header section of a request. Raises ClientError if it must not be forwarded."""
@@ -78,26 +76,14 @@ class HeadReader:
         headers = tuple(scope["headers"])
         key = (self.pool.policies_version, peer, version, scheme, headers)
         try:
-            known = self._known.get(key)
+            known = self._memo.get(key)
         except TypeError:  # Not every server's pairs are tuples.
             return self._read(headers, version, scheme, peer)
         if known is None:
             known = self._read(headers, version, scheme, peer)
             if known.head.size <= _LARGEST and len(headers) <= _MOST_FIELDS:
-                self._remember(key, known)
+                self._memo.offer(key, known)
         return known
-
-    def _remember(self, key: Hashable, read: ReadHead) -> None:
-        """Keep a section that comes for the second time; of the first, only that it came."""
-        mark = hash(key)
-        if mark not in self._met:
-            if len(self._met) >= _MET:
-                self._met.clear()
-            self._met.add(mark)
-            return
-        if len(self._known) >= _REMEMBERED:
-            self._known.clear()
-        self._known[key] = read
 
     def _read(
         self, headers: Sequence[RawHeader], version: str, scheme: str, peer: str | None

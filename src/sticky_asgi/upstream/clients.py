@@ -17,6 +17,7 @@ from .asgi import AsgiClient
 from .client import UpstreamClient
 from .connections import Http1Client
 from .http1 import READ_SIZE
+from .http1_reader import Heads, remembered_heads
 from .httpx_client import HttpxClient, family_of
 
 _NO_STATES: Mapping[int, Mapping[str, Any]] = MappingProxyType({})
@@ -33,13 +34,14 @@ def open_client(
     backend: Backend,
     app_states: Mapping[int, Mapping[str, Any]] = _NO_STATES,
     buffer: memoryview | None = None,
+    heads: Heads | None = None,
 ) -> UpstreamClient:
     """The client for a backend, in the running event loop."""
     if backend.app is not None:
         return AsgiClient(backend, state=app_states.get(id(backend.app), {}))
     if pool.transport is not None:
         return HttpxClient(backend, pool.transport, timeouts=pool.timeouts)
-    return Http1Client(backend, timeouts=pool.timeouts, tls=pool.tls, buffer=buffer)
+    return Http1Client(backend, timeouts=pool.timeouts, tls=pool.tls, buffer=buffer, heads=heads)
 
 
 class _PoolClients:
@@ -80,6 +82,7 @@ class Clients:
     def __init__(self, app_states: Mapping[int, Mapping[str, Any]] = _NO_STATES) -> None:
         self._app_states = app_states
         self._buffer = memoryview(bytearray(READ_SIZE))
+        self._heads = remembered_heads()
         self._pools: dict[Pool, _PoolClients] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -94,7 +97,7 @@ class Clients:
         held = clients.by_id.get(backend.id)
         if held is not None:
             return held[1]
-        client = open_client(pool, backend, self._app_states, self._buffer)
+        client = open_client(pool, backend, self._app_states, self._buffer, self._heads)
         clients.by_id[backend.id] = (backend, client)
         return client
 

@@ -11,6 +11,7 @@ from ..timeouts import Timeouts
 from ..tls import TLS
 from .client import UpstreamRequest
 from .http1 import READ_SIZE, Http1Connection
+from .http1_reader import Heads, remembered_heads
 from .http1_response import Http1Response
 
 _DEFAULT_TLS = TLS()
@@ -26,12 +27,14 @@ class Http1Client:
         max_head: Bytes a response head may have. Default 65536.
         buffer: Where its connections read into. Default None: one of its own; clients of one
             event loop may share one.
+        heads: What is known of response heads. Default None: nothing yet; to be shared likewise.
     """
 
     __slots__ = (
         "_buffer",
         "_connections",
         "_context",
+        "_heads",
         "_idle",
         "_is_closed",
         "_max_head",
@@ -49,6 +52,7 @@ class Http1Client:
         tls: TLS | None = None,
         max_head: int = 65536,
         buffer: memoryview | None = None,
+        heads: Heads | None = None,
     ) -> None:
         self.backend = backend
         self.timeouts = timeouts
@@ -56,6 +60,7 @@ class Http1Client:
         self._context: ssl.SSLContext | None = None
         self._max_head = max_head
         self._buffer = memoryview(bytearray(READ_SIZE)) if buffer is None else buffer
+        self._heads = remembered_heads() if heads is None else heads
         self._idle: dict[Http1Connection, None] = {}
         self._connections: set[Http1Connection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -143,6 +148,7 @@ class Http1Client:
             timeouts=self.timeouts,
             max_head=self._max_head,
             buffer=self._buffer,
+            heads=self._heads,
         )
 
     # Idle connections: the newest is used first, the oldest comes first in the dict.

@@ -27,7 +27,7 @@ from ..exceptions import (
 )
 from ..timeouts import Timeouts
 from .client import RequestBody, UpstreamRequest, header_lines
-from .http1_reader import ResponseReader
+from .http1_reader import Heads, ResponseReader
 from .http1_response import HIGH_WATER, Http1Response
 from .timer import LazyTimer
 
@@ -61,11 +61,13 @@ class Http1Connection(asyncio.BufferedProtocol):
         max_head: Bytes a response head may have; see `ResponseReader`.
         buffer: Where to read into. What is read is taken out at once, so all the connections of
             an event loop may have the same one.
+        heads: What is known of response heads, which they may share likewise.
     """
 
     # A large pool has thousands of them.
     __slots__ = (
         "_buffer",
+        "_heads",
         "_is_paused",
         "_is_reading_paused",
         "_owner",
@@ -85,7 +87,14 @@ class Http1Connection(asyncio.BufferedProtocol):
     )
 
     def __init__(
-        self, owner: Owner, name: str, *, timeouts: Timeouts, max_head: int, buffer: memoryview
+        self,
+        owner: Owner,
+        name: str,
+        *,
+        timeouts: Timeouts,
+        max_head: int,
+        buffer: memoryview,
+        heads: Heads,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.name = name
@@ -97,6 +106,7 @@ class Http1Connection(asyncio.BufferedProtocol):
         self.expires = 0.0
         self.exchanges = 0
         self._buffer = buffer
+        self._heads = heads
         self._owner: Owner | None = owner
         self._transport: asyncio.Transport | None = None
         self._response: Http1Response | None = None
@@ -127,7 +137,7 @@ class Http1Connection(asyncio.BufferedProtocol):
                 raise StaleConnection(f"{self.name} closed an idle connection", request_sent=False)
             raise ConnectError(f"{self.name} closed a new connection at once")
         response = self._response = Http1Response(self, request.method)
-        self._reader = ResponseReader(response, self.name, self.max_head)
+        self._reader = ResponseReader(response, self.name, self.max_head, self._heads)
         self.exchanges += 1
         try:
             self._write(transport, request)

@@ -7,16 +7,44 @@ here (RFC 9112 §6.3, where in doubt the stricter reading).
 
 from __future__ import annotations
 
+from typing import NamedTuple, TypeAlias
+
 import httptools
 
 from ..exceptions import MalformedResponse, Stage
 from ..headers import DIGITS, FIELD_TEXT, HOP_BY_HOP, listed, not_end_to_end
+from ..memo import Memo
 from ..request import RawHeaders
 from .client import BODILESS
 from .http1_response import Http1Response
 
 _FRAMING = HOP_BY_HOP | {b"content-length"}
 _END_OF_HEAD = b"\r\n\r\n"
+
+
+#: Heads that are remembered, and the most bytes of one.
+_REMEMBERED = 1024
+_LARGEST = 4096
+
+
+class ReadHead(NamedTuple):
+    """What the head of a final response comes to, where it says how long the body is."""
+
+    status: int
+    headers: RawHeaders
+    #: Bytes of the body; -1: all until the connection ends.
+    length: int
+    keeps_alive: bool
+
+
+#: Backends repeat themselves, within the second of a Date at least. What a head comes to depends
+#: on its bytes alone, but for HEAD, whose answers are not kept here.
+Heads: TypeAlias = Memo[bytes, ReadHead]
+
+
+def remembered_heads() -> Heads:
+    """A memory for the heads of responses, which connections of one event loop may share."""
+    return Memo(_REMEMBERED)
 
 
 class ResponseReader:
@@ -27,6 +55,7 @@ class ResponseReader:
         who: The backend's name for messages.
         max_head: Bytes a response head may have, every 1xx before it included. Trailers and
             chunk extensions are refused when they go on for longer than that.
+        heads: What is known of heads that came before.
 
     Attributes:
         has_begun: Whether anything has arrived.
@@ -34,40 +63,25 @@ class ResponseReader:
         is_until_close: Whether the body goes on until the connection ends.
     """
 
-    __slots__ = (
-        "_fault",
-        "_fields",
-        "_framing",
-        "_has_room",
-        "_head",
-        "_head_size",
-        "_left",
-        "_max_head",
-        "_overhead",
-        "_parser",
-        "_response",
-        "_tail",
-        "_who",
-        "has_begun",
-        "keeps_alive",
-    )
+    has_begun = False
+    keeps_alive = False
+    _parser: httptools.HttpResponseParser | None = None
+    _head = b""
+    _head_size = 0
+    _fault: str | None = None
+    _has_room = True
+    #: Bytes of the body still to come, or -1 for all until the connection ends. None while only
+    #: the parser can tell.
+    _left: int | None = None
+    #: Of a chunked body: bytes since the last that were content, and the last four of all.
+    _overhead = 0
+    _tail = b""
 
-    def __init__(self, response: Http1Response, who: str, max_head: int) -> None:
+    def __init__(self, response: Http1Response, who: str, max_head: int, heads: Heads) -> None:
         self._response = response
         self._who = who
         self._max_head = max_head
-        self.has_begun = False
-        self.keeps_alive = False
-        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
-        self._head = b""
-        self._head_size = 0
-        self._fields: RawHeaders = []
-        self._framing: RawHeaders = []
-        self._fault: str | None = None
-        self._has_room = True
-        #: Bytes of the body still to come, or -1 for all until the connection ends. None while
-        #: only the parser can tell.
-        self._left: int | None = None
+        self._heads = heads
 
     @property
     def is_until_close(self) -> bool:
@@ -79,10 +93,9 @@ class ResponseReader:
         Raises:
             MalformedResponse: It is no response, or none that can be framed safely.
         """
-        self.has_begun = True
         response = self._response
         if not response.status:
-            data = self._read_heads(data)
+            data = self._read_known(data) if not self.has_begun else self._read_heads(data)
         if data:
             left = self._left
             if left is None:
@@ -100,12 +113,27 @@ class ResponseReader:
 
     # The head.
 
+    def _read_known(self, data: bytes) -> bytes:
+        """Begin with a head that may have come before. Returns what comes after."""
+        self.has_begun = True
+        end = data.find(_END_OF_HEAD) + 4
+        known = self._heads.get(data[:end]) if end <= self._max_head else None
+        if known is None or self._response.method == "HEAD":
+            return self._read_heads(data)
+        status, headers, self._left, self.keeps_alive = known
+        self._response.begin(status, headers)
+        if not self._left:
+            self._response.complete()
+        return data[end:]
+
     def _read_heads(self, data: bytes) -> bytes:
         """Feed the parser the head, and every 1xx before it. Returns what comes after.
 
         The parser is never given more than a head: it does not tell where one ended, passes over
         line breaks between two messages, and knows nothing of HEAD.
         """
+        if self._parser is None:
+            self._expect_head()
         while data and not self._response.status:
             begun = self._head
             head = begun + data
@@ -128,6 +156,12 @@ class ResponseReader:
             data = rest
         return data
 
+    def _expect_head(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._head = b""
+        self._fields: RawHeaders = []
+        self._framing: RawHeaders = []
+
     def _end_head(self, head: bytes) -> None:
         status = 0 if self._parser is None else self._parser.get_status_code()
         is_1_1 = head.startswith(b"HTTP/1.1 ")
@@ -141,13 +175,12 @@ class ResponseReader:
         if status < 200:
             # Whatever it says of a body, it has none (RFC 9110 §15.2): a new parser will not
             # look for one.
-            self._parser = httptools.HttpResponseParser(self)
             self._head_size += len(head)
-            self._head, self._fields, self._framing = b"", [], []
+            self._expect_head()
         else:
-            self._begin(status, is_1_1)
+            self._begin(status, is_1_1, head)
 
-    def _begin(self, status: int, is_1_1: bool) -> None:
+    def _begin(self, status: int, is_1_1: bool, head: bytes) -> None:
         """Work out where the body ends."""
         length: bytes | None = None
         is_chunked = False
@@ -176,11 +209,13 @@ class ResponseReader:
         headers = self._fields
         if self._left is None:
             # What may follow are trailers, which an ASGI server cannot send.
-            self._fields, self._framing, self._overhead, self._tail = [], [], 0, b""
+            self._fields, self._framing = [], []
         else:
             self._parser = None  # It waits for a body now, which it will not get to see.
         if dropped := not_end_to_end(connection, status=status):
             headers = [field for field in headers if field[0] not in dropped]
+        if self._left is not None and self._response.method != "HEAD" and len(head) <= _LARGEST:
+            self._heads.offer(head, ReadHead(status, headers, self._left, self.keeps_alive))
         self._response.begin(status, headers)
         if self._left == 0:
             self._response.complete()
