@@ -17,8 +17,8 @@ from itsdangerous.encoding import base64_decode
 
 from sticky_asgi import Pool
 from sticky_asgi.affinity import AffinityStatus, Resolution, SignedCookie
-from sticky_asgi.affinity.codec import Codec
-from sticky_asgi.affinity.cookie import MAX_COOKIES, CookieReport, CookieResolution
+from sticky_asgi.affinity.codec import MAX_COOKIES, Codec
+from sticky_asgi.affinity.cookie import CookieReport, CookieResolution
 from sticky_asgi.request import RawHeader, RawHeaders, RequestInfo
 
 from .contract import View, check_affinity

@@ -22,9 +22,11 @@ Clock: TypeAlias = Callable[[], float]
 
 #: A cookie has about 75 bytes; browsers cap name and value together at this.
 MAX_VALUE = 4096
-#: Verified values, and headers taken apart, that are remembered per pool.
+#: Cookies of the name that are looked at in one request, lest a forger buys hashing wholesale.
+MAX_COOKIES = 16
+#: Verified values, and headers that have been read, that are remembered per pool.
 CACHE_SIZE = 4096
-#: A Cookie header longer than this is taken apart each time.
+#: A Cookie header longer than this is read each time.
 MAX_CACHED = 1024
 
 
@@ -40,7 +42,7 @@ class Claim(NamedTuple):
 class Codec:
     """Reads and writes the cookies of one pool."""
 
-    __slots__ = ("_split", "_verify", "name", "newest", "signers")
+    __slots__ = ("_claims", "_split", "name", "newest", "read", "signers")
 
     def __init__(
         self,
@@ -59,13 +61,15 @@ class Codec:
         )
         self.newest = self.signers[0]
         # Exceptions are not cached, so forgeries cannot crowd out the genuine.
-        self._verify = functools.lru_cache(maxsize=CACHE_SIZE)(
-            functools.partial(_verify, self.signers)
-        )
-
+        verify = functools.lru_cache(maxsize=CACHE_SIZE)(functools.partial(_verify, self.signers))
+        #: What a cookie's value claims, or None if it is not genuine.
+        self.read = functools.partial(_read, verify)
         # A visitor sends the same header with each request.
         self._split = functools.lru_cache(maxsize=CACHE_SIZE)(
             functools.partial(_split, self.name + b"=")
+        )
+        self._claims = functools.lru_cache(maxsize=CACHE_SIZE)(
+            functools.partial(_claims, self._split, self.read)
         )
 
     def split(self, header: bytes) -> tuple[tuple[bytes, ...], bytes]:
@@ -74,13 +78,11 @@ class Codec:
             return self._split.__wrapped__(header)
         return self._split(header)
 
-    def read(self, value: bytes) -> Claim | None:
-        if len(value) > MAX_VALUE:
-            return None
-        try:
-            return self._verify(value)
-        except BadSignature:
-            return None
+    def claims(self, header: bytes) -> tuple[Claim | None, ...]:
+        """What the cookies claim that a Cookie header holds, of the first `MAX_COOKIES`."""
+        if len(header) > MAX_CACHED:
+            return self._claims.__wrapped__(header)
+        return self._claims(header)
 
 
 def _split(prefix: bytes, header: bytes) -> tuple[tuple[bytes, ...], bytes]:
@@ -96,6 +98,23 @@ def _split(prefix: bytes, header: bytes) -> tuple[tuple[bytes, ...], bytes]:
         return (), header
     rest = b";".join(others).lstrip(b" \t")
     return tuple(values), rest if rest.strip(b"; \t") else b""
+
+
+def _claims(
+    split: Callable[[bytes], tuple[tuple[bytes, ...], bytes]],
+    read: Callable[[bytes], Claim | None],
+    header: bytes,
+) -> tuple[Claim | None, ...]:
+    return tuple(map(read, split(header)[0][:MAX_COOKIES]))
+
+
+def _read(verify: Callable[[bytes], Claim], value: bytes) -> Claim | None:
+    if len(value) > MAX_VALUE:
+        return None
+    try:
+        return verify(value)
+    except BadSignature:
+        return None
 
 
 def _verify(signers: Sequence[Signer], value: bytes) -> Claim:

@@ -24,12 +24,10 @@ from weakref import WeakKeyDictionary
 from ..backend import Backend
 from ..request import RawHeader, RawHeaders, RequestInfo
 from .base import AffinityStatus, OnLost, PoolView, Resolution
-from .codec import Claim, Clock, Codec
+from .codec import MAX_COOKIES, Claim, Clock, Codec
 
 SameSite: TypeAlias = Literal["lax", "strict", "none"]
 
-#: Cookies of the name that are looked at in one request, lest a forger buys hashing wholesale.
-MAX_COOKIES = 16
 MIN_SECRET = 16
 #: How far ahead, in seconds, the clock of another gateway may be.
 MAX_AHEAD = 86400
@@ -145,15 +143,16 @@ class SignedCookie:
         """
         codec = self._codec(pool)
         secure = request.is_secure if self._secure is None else self._secure
-        values: tuple[bytes, ...] = ()
+        claims: tuple[Claim | None, ...] = ()
         for field in request.cookie_fields():
-            values += codec.split(field)[0]
-        if not values:
+            claims += codec.claims(field)
+            if len(claims) >= MAX_COOKIES:
+                break
+        if not claims:
             return CookieResolution(AffinityStatus.NEW, None, codec, None, secure)
         now = self.clock()
         telling = 0
-        for value in values[:MAX_COOKIES]:
-            claim = codec.read(value)
+        for claim in claims[:MAX_COOKIES]:
             status = self._judge(claim, now)
             if claim is not None and status is AffinityStatus.KEPT:
                 backend_id = claim.signer.tokens.find(claim.token, pool)
