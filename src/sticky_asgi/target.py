@@ -74,18 +74,18 @@ def upstream_target(scope: Mapping[str, Any], *, strip_prefix: str = "") -> byte
     """
     raw_path = raw_path_of(scope)
     method: str = scope.get("method", "GET")
-    if method not in _COMMON_METHODS and not _METHOD.fullmatch(method):
-        raise BadRequest(f"malformed method {method!r}")
-    if method == "OPTIONS" and raw_path == b"*":
-        return raw_path
-    if method == "CONNECT":
-        # What follows its 200 is no HTTP any more (RFC 9110 §9.3.6).
-        raise BadRequest("CONNECT is for forward proxies")
+    if method not in _COMMON_METHODS:
+        if not _METHOD.fullmatch(method):
+            raise BadRequest(f"malformed method {method!r}")
+        if method == "CONNECT":
+            # What follows its 200 is no HTTP any more (RFC 9110 §9.3.6).
+            raise BadRequest("CONNECT is for forward proxies")
     if not raw_path.startswith(b"/"):
+        if method == "OPTIONS" and raw_path == b"*":
+            return raw_path
         raise BadRequest(f"request target {raw_path!r} is not a path")
-    root_path: str = scope.get("root_path", "")
-    if root_path and path_below_root(scope) != scope["path"]:
-        raw_path = strip_front(raw_path, root_path)
+    if scope.get("root_path") and path_below_root(scope) != scope["path"]:
+        raw_path = strip_front(raw_path, scope["root_path"])
     if strip_prefix:
         raw_path = strip_front(raw_path, strip_prefix)
     query: bytes = scope.get("query_string", b"")

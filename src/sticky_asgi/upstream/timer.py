@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 
 
@@ -16,12 +17,13 @@ class LazyTimer:
         loop: The event loop.
     """
 
-    __slots__ = ("_callback", "_handle", "_loop", "_when")
+    __slots__ = ("_callback", "_due", "_handle", "_loop", "_when")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._handle: asyncio.TimerHandle | None = None
         self._when = 0.0
+        self._due = math.inf  # when the loop has been asked for
         self._callback: Callable[[], None] | None = None
 
     def start(self, seconds: float | None, callback: Callable[[], None]) -> None:
@@ -29,13 +31,16 @@ class LazyTimer:
         if seconds is None:
             self._callback = None
             return
-        self._when = self._loop.time() + seconds
+        self._when = when = self._loop.time() + seconds
         self._callback = callback
-        if self._handle is not None and self._handle.when() > self._when:
-            self._handle.cancel()
-            self._handle = None
-        if self._handle is None:
-            self._handle = self._loop.call_at(self._when, self._look)
+        if when < self._due:
+            if self._handle is not None:
+                self._handle.cancel()
+            self._ask(when)
+
+    def _ask(self, when: float) -> None:
+        self._due = when
+        self._handle = self._loop.call_at(when, self._look)
 
     def stop(self) -> None:
         """Have nothing called."""
@@ -47,15 +52,17 @@ class LazyTimer:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
+            self._due = math.inf
 
     def _look(self) -> None:
         self._handle = None
+        self._due = math.inf
         callback = self._callback
         if callback is None:
             return
         # An event loop may be early by the resolution of its clock.
         if self._when - self._loop.time() > 0.001:
-            self._handle = self._loop.call_at(self._when, self._look)
+            self._ask(self._when)
             return
         self._callback = None
         callback()
