@@ -92,6 +92,14 @@ def demo(host: str, port: int) -> None:
 @click.option("--ssl-certfile", metavar="PEM", help="Serve https with this certificate.")
 @click.option("--ssl-keyfile", metavar="PEM", help="Its key, if it is in a file of its own.")
 @click.option(
+    "--keep-alive",
+    default=75,
+    show_default=True,
+    type=click.IntRange(min=1),
+    metavar="SECONDS",
+    help="How long a client may stay connected without a request.",
+)
+@click.option(
     "--graceful-timeout",
     default=25,
     show_default=True,
@@ -109,6 +117,7 @@ def run(
     access_log: Literal["text", "json"] | None,
     ssl_certfile: str | None,
     ssl_keyfile: str | None,
+    keep_alive: int,
     graceful_timeout: int,
 ) -> None:
     """Serve what a configuration FILE says, or the given backends with sticky sessions.
@@ -136,6 +145,7 @@ def run(
         factory=True,
         workers=workers,
         graceful_timeout=graceful_timeout,
+        timeout_keep_alive=keep_alive,
         ssl_certfile=ssl_certfile,
         ssl_keyfile=ssl_keyfile,
     )
