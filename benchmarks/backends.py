@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 
 from sticky_asgi import RequestInfo
 
-from .apps import KEEP_ALIVE, POLICY, SIZE
 from .payloads import SMALL
+from .peers import gateway
 from .pools import POLICIES, make_pool
 from .processes import on_core
 from .progress import say
@@ -40,9 +42,8 @@ def _gateways(bench: Bench, policy: str, visitors: int) -> Iterator[list[Running
         yield [
             stack.enter_context(
                 bench.running(
-                    SUBJECTS["gateway"],
+                    replace(SUBJECTS["gateway"], launch=partial(gateway, size=size, policy=policy)),
                     name=name,
-                    env={SIZE: str(size), POLICY: policy, KEEP_ALIVE: "600"},
                     visitors=visitors,
                 )
             )
@@ -55,21 +56,21 @@ def _measure(bench: Bench, policy: str, *, sticky: bool) -> Rounds:
     visitors = None if sticky else _NEW_VISITORS
     rounds = []
 
-    def load(gateway: Running, seconds: int) -> tuple[int, float]:
-        usage = gateway.load(SMALL, connections=_CONNECTIONS, seconds=seconds, visitors=visitors)
+    def load(running: Running, seconds: int) -> tuple[int, float]:
+        usage = running.load(SMALL, connections=_CONNECTIONS, seconds=seconds, visitors=visitors)
         return usage.answers, usage.microseconds
 
     with _gateways(bench, policy, _STICKY_VISITORS if sticky else 0) as gateways:
-        for gateway in gateways:
+        for running in gateways:
             answers = 0
-            while answers < _WARM_REQUESTS * _SIZES[gateway.name]:
-                answers += load(gateway, seconds=2)[0]
+            while answers < _WARM_REQUESTS * _SIZES[running.name]:
+                answers += load(running, seconds=2)[0]
         for turn in range(bench.rounds):
             values = {}
-            for gateway in order(gateways, turn):
-                _, microseconds = load(gateway, bench.seconds)
-                values[f"{name}, {gateway.name}"] = microseconds
-                say(f"{name} {turn + 1}/{bench.rounds} {gateway.name}", microseconds, "µs of CPU")
+            for running in order(gateways, turn):
+                _, microseconds = load(running, bench.seconds)
+                values[f"{name}, {running.name}"] = microseconds
+                say(f"{name} {turn + 1}/{bench.rounds} {running.name}", microseconds, "µs of CPU")
             rounds.append({f"{name}, {size}": values[f"{name}, {size}"] for size in _SIZES})
     return rounds
 

@@ -22,12 +22,11 @@ _ONE_THREAD = {"GOMAXPROCS": "1"}
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What a subject is given: a port to listen on, the origins, a folder, more environment."""
+    """What a subject is given: a port to listen on, the origins, a folder."""
 
     port: int
     origins: Sequence[Origin]
     folder: Path
-    env: dict[str, str]
 
     def write(self, name: str, text: str) -> str:
         """Write a configuration file and return its path."""
@@ -234,13 +233,45 @@ def nginx_proxy(site: Site) -> Launch:
     return nginx(site.folder, nginx_main(connections=10000) + "http {" + http + "}\n")
 
 
-def asgi(module: str, site: Site, *, http: str = "httptools") -> Launch:
+_BALANCERS: dict[str, object] = {"consistent_hash": {"consistent_hash": {"cookie": "user"}}}
+
+
+def gateway(site: Site, *, size: int | None = None, policy: str = "round_robin") -> Launch:
+    """sticky-asgi: a signed cookie, as its own command serves it.
+
+    Backends in any number share the origins; connections to them stay open.
+    """
+    urls = [origin.url for origin in site.origins]
+    pool = {
+        "backends": [
+            {"url": urls[number % len(urls)], "id": f"backend-{number}"}
+            for number in range(size or len(urls))
+        ],
+        "balancer": _BALANCERS.get(policy, policy),
+        "affinity": {"cookie": {}},
+        "timeouts": {"keep_alive": "10m"},
+    }
+    settings = {
+        "secrets": ["a secret for the benchmark only"],
+        "pools": {"bench": pool},
+        "routes": [{"path": "/", "pool": "bench"}],
+    }
+    file = site.write("gateway.yaml", json.dumps(settings, indent=1))
+    command = [sys.executable, "-m", "sticky_asgi", "run", file]
+    command += ["--port", str(site.port), "--keep-alive", "600"]
+    return Launch(command, {"PYTHONPATH": _python_path()})
+
+
+def _python_path() -> str:
+    return os.pathsep.join(path for path in sys.path if path)
+
+
+def asgi(module: str, site: Site) -> Launch:
     """One of `benchmarks.apps`, served by one uvicorn."""
     command = [sys.executable, "-m", "uvicorn", f"benchmarks.apps.{module}:app"]
     command += ["--host", "127.0.0.1", "--port", str(site.port), "--log-level", "warning"]
-    command += ["--http", http, "--loop", "uvloop", "--no-access-log"]
+    command += ["--http", "httptools", "--loop", "uvloop", "--no-access-log"]
     command += ["--no-proxy-headers", "--no-server-header", "--no-date-header"]
     command += ["--timeout-keep-alive", "600", "--backlog", "4096"]
-    path = os.pathsep.join(path for path in sys.path if path)
-    env = {"BENCH_ORIGINS": " ".join(origin.url for origin in site.origins), "PYTHONPATH": path}
-    return Launch(command, env | site.env)
+    env = {"BENCH_ORIGINS": " ".join(origin.url for origin in site.origins)}
+    return Launch(command, {"PYTHONPATH": _python_path()} | env)

@@ -14,7 +14,6 @@ from sticky_asgi import (
     Random,
     RoundRobin,
     SignedCookie,
-    Timeouts,
     TwoChoices,
     cookie_key,
 )
@@ -30,18 +29,11 @@ POLICIES: dict[str, Callable[[], Balancer]] = {
 }
 
 
-def make_pool(
-    urls: Sequence[str],
-    *,
-    size: int,
-    policy: str = "round_robin",
-    timeouts: Timeouts | None = None,
-) -> Pool:
+def make_pool(urls: Sequence[str], *, size: int, policy: str = "round_robin") -> Pool:
     """A pool of `size` backends, which share the addresses there are."""
     return Pool(
         "bench",
         [Backend(urls[number % len(urls)], id=f"backend-{number}") for number in range(size)],
         balancer=POLICIES[policy](),
         affinity=SignedCookie("a secret for the benchmark only"),
-        timeouts=timeouts or Timeouts(),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,14 +87,13 @@ class Bench:
         subject: Subject,
         *,
         name: str = "",
-        env: Mapping[str, str] | None = None,
         visitors: int = VISITORS,
     ) -> Iterator[Running]:
         """Run a subject that so many visitors know already, for the time of a `with` block."""
         name = name or subject.name
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
-        site = Site(free_port(), self.origins, folder, dict(env or {}))
+        site = Site(free_port(), self.origins, folder)
         log = folder / "log"
         with running(name, subject.launch(site), core=self.cores.subject, log=log) as server:
             server.wait_until(lambda: is_answering(site.port))

@@ -21,13 +21,10 @@ class Subject:
     is_sticky: bool
 
 
-#: What `sticky-asgi run` has uvicorn speak HTTP with.
-_OWN_HTTP = "sticky_asgi.uvicorn_http:HttpToolsProtocol"
-
 SUBJECTS = {
     subject.name: subject
     for subject in (
-        Subject("gateway", "sticky-asgi", partial(peers.asgi, "gateway", http=_OWN_HTTP), True),
+        Subject("gateway", "sticky-asgi", peers.gateway, True),
         Subject("plain", "sticky-asgi under plain uvicorn", partial(peers.asgi, "gateway"), True),
         Subject("uvicorn", "uvicorn, empty app", partial(peers.asgi, "empty"), False),
         Subject("traefik", "Traefik", peers.traefik, True),

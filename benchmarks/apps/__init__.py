@@ -9,11 +9,6 @@ import os
 
 #: The origins' addresses, separated by spaces.
 ORIGINS = "BENCH_ORIGINS"
-#: How many backends the gateway is to have, and how it balances them.
-SIZE = "BENCH_SIZE"
-POLICY = "BENCH_POLICY"
-#: Seconds that the gateway keeps an idle connection.
-KEEP_ALIVE = "BENCH_KEEP_ALIVE"
 
 
 def origin_urls() -> list[str]:

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
-from benchmarks.apps import KEEP_ALIVE, POLICY, SIZE, origin_urls
+from benchmarks.apps import origin_urls
 from benchmarks.pools import make_pool
-from sticky_asgi import Gateway, Timeouts
+from sticky_asgi import Gateway
 
 _urls = origin_urls()
-_keep_alive = os.environ.get(KEEP_ALIVE)
-pool = make_pool(
-    _urls,
-    size=int(os.environ.get(SIZE, len(_urls))),
-    policy=os.environ.get(POLICY, "round_robin"),
-    timeouts=Timeouts(keep_alive=float(_keep_alive)) if _keep_alive else None,
-)
+pool = make_pool(_urls, size=len(_urls))
 app = Gateway({"/": pool})
