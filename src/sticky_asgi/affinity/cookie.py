@@ -178,18 +178,20 @@ class SignedCookie:
         Raises:
             TypeError: A resolution of another affinity.
         """
-        if resolution.status is AffinityStatus.BYPASSED:
+        status = resolution.status
+        if status is AffinityStatus.BYPASSED:
             return []
         if not isinstance(resolution, CookieResolution):
             raise TypeError(f"a SignedCookie cannot issue for {resolution!r}")
         codec, claim = resolution.codec, resolution.claim
         issued = None
         if (
-            claim is not None
-            and resolution.status is AffinityStatus.KEPT
+            status is AffinityStatus.KEPT
+            and claim is not None
             and resolution.backend_id == backend.id
         ):
-            if claim.signer is codec.newest and not self._is_renewal_due(claim, now):
+            is_due = self.idle_timeout and now - claim.stamped >= self.idle_timeout / 10
+            if claim.signer is codec.newest and not is_due:
                 return []
             issued = claim.issued
         value = codec.newest.write(backend.id, issued)
@@ -256,9 +258,6 @@ class SignedCookie:
         if self.absolute_timeout is not None and now - claim.issued > self.absolute_timeout:
             return AffinityStatus.EXPIRED
         return AffinityStatus.KEPT
-
-    def _is_renewal_due(self, claim: Claim, now: float) -> bool:
-        return self.idle_timeout is not None and now - claim.stamped >= self.idle_timeout / 10
 
     def __repr__(self) -> str:
         count = len(self._secrets)

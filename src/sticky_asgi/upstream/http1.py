@@ -153,10 +153,11 @@ class Http1Connection(asyncio.BufferedProtocol):
             self.abort()
 
     def _write(self, transport: asyncio.Transport, request: UpstreamRequest) -> None:
-        method, lines = request.method.encode("ascii"), request.lines
+        lines = request.lines
         if lines is None:
             lines = header_lines(request.headers)
-        head = b"".join([method, b" ", request.target, b" HTTP/1.1\r\n", lines, b"\r\n"])
+        method = request.method.encode("ascii")
+        head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, request.target, lines)
         body = request.body
         if body is None:
             transport.write(head)
