@@ -37,9 +37,12 @@ def open_client(
     """The client for a backend, in the running event loop."""
     if backend.app is not None:
         return AsgiClient(backend, state=app_states.get(id(backend.app), {}))
+    own = Http1Client(
+        backend, timeouts=pool.timeouts, tls=pool.tls, websocket=pool.websocket, buffer=buffer
+    )
     if pool.transport is not None:
-        return HttpxClient(backend, pool.transport, timeouts=pool.timeouts)
-    return Http1Client(backend, timeouts=pool.timeouts, tls=pool.tls, buffer=buffer)
+        return HttpxClient(backend, pool.transport, timeouts=pool.timeouts, websockets=own)
+    return own
 
 
 class _PoolClients:
@@ -66,7 +69,7 @@ class _PoolClients:
 
 
 def _options(pool: Pool) -> tuple[object, ...]:
-    return (pool.timeouts, pool.tls, id(pool.transport))
+    return (pool.timeouts, pool.tls, pool.websocket, id(pool.transport))
 
 
 class Clients:
