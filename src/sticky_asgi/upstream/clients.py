@@ -36,7 +36,8 @@ def open_client(
 ) -> UpstreamClient:
     """The client for a backend, in the running event loop."""
     if backend.app is not None:
-        return AsgiClient(backend, state=app_states.get(id(backend.app), {}))
+        state = app_states.get(id(backend.app), {})
+        return AsgiClient(backend, state=state, websocket=pool.websocket)
     own = Http1Client(
         backend, timeouts=pool.timeouts, tls=pool.tls, websocket=pool.websocket, buffer=buffer
     )

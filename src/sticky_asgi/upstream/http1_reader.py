@@ -167,8 +167,7 @@ class ResponseReader:
         if b"upgrade" not in connection or protocols != {self._upgrade}:
             raise self._refused("switched to another protocol than was asked for")
         self._left, self._parser = -1, None
-        # RFC 9110 §8.6: no Content-Length with a 1xx.
-        dropped = not_end_to_end(connection, status=101) | {b"content-length"}
+        dropped = not_end_to_end(connection, status=101)
         self._response.begin(101, [field for field in self._fields if field[0] not in dropped])
 
     def _begin(self, status: int, is_1_1: bool) -> None:

@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from contextlib import suppress
 
-from websockets.frames import BytesLike, Close, CloseCode, Frame, Opcode
+from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.protocol import OPEN, Protocol, Side
 
 from ..exceptions import ConnectionLost, IdleTimeout, MalformedResponse, UpstreamError
@@ -240,7 +240,7 @@ class Http1WebSocket(asyncio.BufferedProtocol):
             else:
                 self._fragments += frame.data
 
-    def _deliver(self, data: BytesLike) -> None:
+    def _deliver(self, data: bytes | bytearray | memoryview) -> None:
         message = str(data, "utf-8") if self._is_text else bytes(data)
         if not self._is_discarding:
             self._messages.append(message)

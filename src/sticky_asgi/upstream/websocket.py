@@ -149,7 +149,9 @@ def chosen_subprotocol(who: str, chosen: str, offered: Sequence[str]) -> str:
 
 def handshake_headers(headers: RawHeaders) -> RawHeaders:
     """A handshake response's fields without those that concern one WebSocket connection."""
-    return [field for field in headers if not field[0].startswith(b"sec-websocket-")]
+    # RFC 9110 §8.6: no Content-Length with a 1xx.
+    dropped = (b"sec-websocket-", b"content-length")
+    return [field for field in headers if not field[0].startswith(dropped)]
 
 
 def _values(headers: RawHeaders, name: bytes) -> list[bytes]:
