@@ -49,6 +49,8 @@ FAILED = replace(
     error=ConnectTimeout("10.0.0.1 did not answer"),
 )
 
+ENDED = replace(EVENT, status=101, close_code=1001)
+
 NASTY = [
     pytest.param('/a" 200 pool=x', id="quote"),
     pytest.param('/a\r\n127.0.0.1 "GET /" 200', id="line break"),
@@ -78,6 +80,7 @@ def test_text() -> None:
         '- "GET /x" - pool=shop backend=- affinity=- attempts=0 ttfb=- total=1.5ms '
         "error=ConnectTimeout"
     )
+    assert as_text(ENDED) == as_text(EVENT).replace(" 200 ", " 101 ") + " close=1001"
 
 
 def test_json() -> None:
@@ -94,8 +97,10 @@ def test_json() -> None:
         "attempts": 1,
         "ttfb_ms": 1.2,
         "total_ms": 1.5,
+        "close_code": None,
         "error": None,
     }
+    assert json.loads(as_json(ENDED))["close_code"] == 1001
     content = json.loads(as_json(FAILED))
     assert content["error"] == "ConnectTimeout"
     assert (content["client"], content["affinity"], content["ttfb_ms"]) == (None, None, None)

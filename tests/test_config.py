@@ -33,6 +33,7 @@ from sticky_asgi import (
     SignedCookie,
     Timeouts,
     TwoChoices,
+    WebSocketOptions,
 )
 from sticky_asgi.config import Config, ConfigError, json_schema, load, parse, quick, wrong_chain
 from sticky_asgi.config_model import (
@@ -41,6 +42,7 @@ from sticky_asgi.config_model import (
     LimitsSection,
     RetrySection,
     TimeoutsSection,
+    WebSocketSection,
 )
 from sticky_asgi.units import DURATION_PATTERN, SIZE_PATTERN, parse_duration, parse_size
 from tests.conftest import Authority
@@ -63,6 +65,7 @@ pools:
     retry: {attempts: 2, replay_limit: 64KiB, on_status: []}
     timeouts: {connect: 5s, response: 60s, idle: null}
     limits: {queue: 100, queue_timeout: 5s, max_body: null}
+    websocket: {max_message: 16MiB, ping_interval: 20s, ping_timeout: 20s, close_timeout: 10s}
 routes:
   - {path: /, pool: shop}
 """
@@ -105,6 +108,7 @@ def test_the_contracts_example() -> None:
     assert shop.affinity.idle_timeout == 1800
     assert shop.affinity.absolute_timeout == 43200
     assert (shop.retry, shop.timeouts, shop.limits) == (Retry(), Timeouts(), Limits())
+    assert shop.websocket == WebSocketOptions()
 
 
 def test_the_least_that_works() -> None:
@@ -129,6 +133,7 @@ pools:
     retry: {attempts: 1, replay_limit: 1MiB, on_status: [502], budget_ratio: 0.5, budget_min: 1}
     timeouts: {connect: 250ms, response: 1.5, idle: 1m, keep_alive: 0}
     limits: {queue: 0, queue_timeout: 2, max_body: 10MiB}
+    websocket: {max_message: 1MiB, ping_interval: null, ping_timeout: 5, close_timeout: 1s}
     tls: {server_name: b.example.org, verify: false}
     host: backend
   other: {backends: [http://c]}
@@ -153,6 +158,9 @@ routes:
     )
     assert shop.timeouts == Timeouts(connect=0.25, response=1.5, idle=60, keep_alive=0)
     assert shop.limits == Limits(queue=0, queue_timeout=2, max_body=10 << 20)
+    assert shop.websocket == WebSocketOptions(
+        max_message=1 << 20, ping_interval=None, ping_timeout=5, close_timeout=1
+    )
     assert shop.tls is not None
     assert (shop.tls.server_name, shop.tls.verify) == ("b.example.org", False)
     assert shop.host == "backend"
@@ -215,6 +223,7 @@ def test_null_switches_a_policy_off() -> None:
         pytest.param(RetrySection, Retry, id="retry"),
         pytest.param(TimeoutsSection, Timeouts, id="timeouts"),
         pytest.param(LimitsSection, Limits, id="limits"),
+        pytest.param(WebSocketSection, WebSocketOptions, id="websocket"),
     ],
 )
 def test_defaults_are_those_of_the_python_api(section: Any, api: Any) -> None:
@@ -536,6 +545,10 @@ NAMES = "round_robin, random, least_requests, two_choices, least_time, consisten
         ("retrys: {}", "retrys: unknown key; did you mean 'retry'?"),
         ("host: pas", "host: unknown value 'pas'; did you mean 'pass'?"),
         ("host: 5", "host: must be one of pass, backend, got a number"),
+        (
+            "websocket: {max_message: 0}",
+            "websocket.max_message: must be a positive integer or null, got 0",
+        ),
         ("limits: null", "limits: must be a mapping such as {}, got null"),
         ("limits: 5", "limits: must be a mapping such as {}, got a number"),
         ("limits: {queue: 1.5}", "limits.queue: must be a whole number, got 1.5"),

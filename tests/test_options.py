@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sticky_asgi import TLS, Limits, Timeouts
+from sticky_asgi import TLS, Limits, Timeouts, WebSocketOptions
 
 from .conftest import Authority
 
@@ -65,6 +65,32 @@ def test_limits_accept() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *bad(
+            ["max_message", "ping_interval", "ping_timeout", "close_timeout"],
+            [*NO_NUMBERS, -1, 0],
+        ),
+        *bad(["max_message"], [1.5]),
+        *bad(["close_timeout"], [None]),
+    ],
+)
+def test_websocket_options_refuse(name: str, value: Any) -> None:
+    with pytest.raises(ValueError) as caught:
+        WebSocketOptions(**{name: value})
+    assert str(caught.value).startswith(f"{name} must be")
+    assert str(caught.value).endswith(f"got {value!r}")
+
+
+def test_websocket_options_accept() -> None:
+    assert WebSocketOptions() == WebSocketOptions(
+        max_message=16 << 20, ping_interval=20, ping_timeout=20, close_timeout=10
+    )
+    none = WebSocketOptions(max_message=None, ping_interval=None, ping_timeout=None)
+    assert (none.max_message, none.ping_interval, none.ping_timeout) == (None, None, None)
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         pytest.param({"client_key": "k.pem"}, "client_key 'k.pem' needs a", id="key-alone"),
@@ -114,6 +140,7 @@ def test_tls_files_are_read_when_the_context_is_made(name: str, tmp_path: Path) 
     [
         pytest.param(Timeouts(), "connect", id="timeouts"),
         pytest.param(Limits(), "queue", id="limits"),
+        pytest.param(WebSocketOptions(), "max_message", id="websocket"),
         pytest.param(TLS(), "verify", id="tls"),
     ],
 )

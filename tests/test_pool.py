@@ -35,6 +35,7 @@ from sticky_asgi.pool import Lease, Pool, Waiter
 from sticky_asgi.request import RequestInfo
 from sticky_asgi.retries import Retry
 from sticky_asgi.timeouts import Timeouts
+from sticky_asgi.websocket_options import WebSocketOptions
 
 from .contracts import check_balancer
 
@@ -531,6 +532,7 @@ def test_adopt_takes_policies_and_keeps_state() -> None:
         "retry": Retry(budget_min=7),
         "timeouts": Timeouts(connect=1),
         "limits": Limits(queue=1),
+        "websocket": WebSocketOptions(max_message=1),
         "transport": transport,
         "host": "backend",
     }

@@ -53,6 +53,7 @@ from .retries import Retry
 from .routes import Route
 from .timeouts import Timeouts
 from .tls import TLS
+from .websocket_options import WebSocketOptions
 
 __version__ = "0.1.0"
 
@@ -112,4 +113,5 @@ __all__ = [
     "TwoChoices",
     "UnwantedStatus",
     "UpstreamError",
+    "WebSocketOptions",
 ]

@@ -22,7 +22,8 @@ class AccessLog:
 
     Args:
         form: `"text"` (default): `127.0.0.1 "GET /x" 200 pool=shop backend=b affinity=kept
-            attempts=1 ttfb=1.2ms total=1.5ms`; or `"json"`: an object per line.
+            attempts=1 ttfb=1.2ms total=1.5ms`, with `close=1000` if it was a WebSocket; or
+            `"json"`: an object per line.
         logger: Where to write instead.
 
     Raises:
@@ -52,6 +53,8 @@ def as_text(event: RequestFinished) -> str:
         f"backend={_word(event.backend)} affinity={affinity or '-'} attempts={event.attempts} "
         f"ttfb={_milliseconds(event.time_to_first_byte)} total={_milliseconds(event.duration)}"
     )
+    if event.close_code is not None:
+        line += f" close={event.close_code}"
     return line if event.error is None else f"{line} error={type(event.error).__name__}"
 
 
@@ -71,6 +74,7 @@ def as_json(event: RequestFinished) -> str:
             "attempts": event.attempts,
             "ttfb_ms": None if first_byte is None else round(first_byte * 1000, 3),
             "total_ms": round(event.duration * 1000, 3),
+            "close_code": event.close_code,
             # Its text may hold addresses that are in another log already.
             "error": None if event.error is None else type(event.error).__name__,
         },

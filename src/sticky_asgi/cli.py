@@ -146,6 +146,7 @@ def run(
         workers=workers,
         graceful_timeout=graceful_timeout,
         timeout_keep_alive=keep_alive,
+        ws_max_size=_largest_message(config),
         ssl_certfile=ssl_certfile,
         ssl_keyfile=ssl_keyfile,
     )
@@ -285,7 +286,8 @@ def _server(app: Any, *, graceful_timeout: int, **options: Any) -> uvicorn.Confi
     return uvicorn.Config(
         app,
         http=HttpToolsProtocol,
-        ws="none",
+        # Takes memory and time for each WebSocket, and backends are not asked to compress either.
+        ws_per_message_deflate=False,
         lifespan="on",
         proxy_headers=False,
         server_header=False,
@@ -295,6 +297,16 @@ def _server(app: Any, *, graceful_timeout: int, **options: Any) -> uvicorn.Confi
         timeout_graceful_shutdown=graceful_timeout,
         **options,
     )
+
+
+def _largest_message(config: Config) -> int | None:
+    """What the server has to let through: each pool has a limit of its own."""
+    largest = 0
+    for pool in config.make_pools().values():
+        if pool.websocket.max_message is None:
+            return None
+        largest = max(largest, pool.websocket.max_message)
+    return largest
 
 
 def _check_certificate(certfile: str | None, keyfile: str | None) -> None:

@@ -29,6 +29,7 @@ from . import (
     SignedCookie,
     Timeouts,
     TwoChoices,
+    WebSocketOptions,
     client_key,
     cookie_key,
     header_key,
@@ -222,6 +223,24 @@ class LimitsSection(Section):
         return Limits(**self.given())
 
 
+class WebSocketSection(Section):
+    """WebSockets to backends."""
+
+    max_message: Size | None = Field(
+        16777216, description="Largest message, fragments joined. null: no limit."
+    )
+    ping_interval: Duration | None = Field(
+        20, description="Silence after which a backend is pinged. null: never."
+    )
+    ping_timeout: Duration | None = Field(
+        20, description="Silence after a ping until the backend counts as gone. null: for ever."
+    )
+    close_timeout: Duration = Field(10, description="How long a backend has to answer a close.")
+
+    def build(self) -> WebSocketOptions:
+        return WebSocketOptions(**self.given())
+
+
 class TLSSection(Section):
     """TLS towards https backends. Relative paths start at the configuration file's folder."""
 
@@ -270,6 +289,9 @@ class PoolSection(Section):
         TimeoutsSection.empty(), description="null: none but keep_alive."
     )
     limits: LimitsSection = Field(LimitsSection.empty(), description="Queue and body size.")
+    websocket: WebSocketSection = Field(
+        WebSocketSection.empty(), description="Message size, pings and closing of WebSockets."
+    )
     tls: TLSSection | None = Field(None, description="For https backends. null: the defaults.")
     host: Literal["pass", "backend"] = Field(
         "pass", description="Whose Host header backends get: the visitor's, or their own."
@@ -289,6 +311,7 @@ class PoolSection(Section):
             retry=None if self.retry is None else self.retry.build(),
             timeouts=self.timeouts.build(),
             limits=self.limits.build(),
+            websocket=self.websocket.build(),
             tls=None if self.tls is None else self.tls.build(folder),
             host=self.host,
         )

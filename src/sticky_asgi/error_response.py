@@ -23,6 +23,11 @@ def default_error_response(error: GatewayError, scope: Scope) -> Response:
     return PlainTextResponse(f"{error.status_code} {phrase}\n", error.status_code)
 
 
+def can_refuse(scope: Scope) -> bool:
+    """Whether a WebSocket's server lets a refusal have a status, headers and a body of its own."""
+    return "websocket.http.response" in (scope.get("extensions") or ())
+
+
 async def send_error(
     error: GatewayError, make: ErrorResponse, scope: Scope, receive: Receive, send: Send
 ) -> int:
@@ -30,7 +35,7 @@ async def send_error(
 
     Returns the status that was sent: `make` may have chosen another one than the error's.
     """
-    if scope["type"] == "websocket":
+    if scope["type"] == "websocket" and not can_refuse(scope):
         # Closed before it was accepted: the server answers the handshake with 403.
         await send({"type": "websocket.close", "code": 1000})
         return 403

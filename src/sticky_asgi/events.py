@@ -14,7 +14,7 @@ from .exceptions import GatewayError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestFinished:
-    """A request that was routed to a pool has ended, well or not.
+    """A request, or a WebSocket, that was routed to a pool has ended, well or not.
 
     Attributes:
         method: Request method.
@@ -28,6 +28,8 @@ class RequestFinished:
         error: What ended the request, if it did not end well. Its text may hold addresses.
         duration: Seconds from the request's arrival to its end.
         time_to_first_byte: Seconds from its arrival to the response head; None without one.
+        close_code: Of a WebSocket that was accepted (status 101): the code of the side that ended
+            it, 1005 if that gave none and 1006 if it was lost (RFC 6455 §7.4.1). Else None.
     """
 
     method: str
@@ -41,6 +43,7 @@ class RequestFinished:
     error: GatewayError | None
     duration: float
     time_to_first_byte: float | None
+    close_code: int | None = None
 
 
 class Listener(Protocol):

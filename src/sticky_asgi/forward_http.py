@@ -1,24 +1,24 @@
 """One HTTP exchange between a client and a backend, both directions.
 
-`HttpExchange` is the client's side: its request body, its leaving, and what it has been sent.
-`forward` carries the exchange to one backend. Neither chooses a backend nor repeats anything:
-`gateway.py` does.
+An `Exchange` is the client's side: its request body, its leaving, and what it has been sent. It
+can be carried to one backend, and neither chooses that nor repeats anything: `gateway.py` does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, Self
 
-from starlette.types import Receive, Send
+from starlette.types import Message, Receive, Send
 
 from .client_body import ClientBody
 from .exceptions import ClientDisconnected, ClientError, StaleConnection
 from .request import RawHeader, RawHeaders
-from .upstream import UpstreamClient, UpstreamRequest, UpstreamResponse
+from .upstream import UpstreamClient, UpstreamRequest, UpstreamResponse, UpstreamWebSocket
 
 logger = logging.getLogger("sticky_asgi")
 
@@ -36,16 +36,16 @@ class ClientWatch:
     def __init__(self) -> None:
         # No reference to the loop: whoever holds this would keep the loop alive.
         self._is_looking = False
-        self._new: set[HttpExchange] = set()
-        self._seen: set[HttpExchange] = set()
+        self._new: set[Exchange] = set()
+        self._seen: set[Exchange] = set()
 
-    def add(self, exchange: HttpExchange) -> None:
+    def add(self, exchange: Exchange) -> None:
         """An exchange has begun."""
         self._new.add(exchange)
         if not self._is_looking:
             self._look_later()
 
-    def discard(self, exchange: HttpExchange) -> None:
+    def discard(self, exchange: Exchange) -> None:
         """It has ended."""
         self._new.discard(exchange)
         self._seen.discard(exchange)
@@ -66,7 +66,22 @@ class ClientWatch:
         return f"<ClientWatch [{len(self._new) + len(self._seen)} unwatched]>"
 
 
-class HttpExchange:
+class Judge(Protocol):
+    """Says what becomes of a backend's answer, or of its silence."""
+
+    def answered(self, response: UpstreamResponse | UpstreamWebSocket) -> Sequence[RawHeader]:
+        """A response has come that may be passed on.
+
+        Returns headers to add, or raises an `UpstreamError` to have the response discarded.
+        """
+        ...
+
+    def may_reopen(self, error: StaleConnection) -> bool:
+        """Whether a request that met a stale connection may be sent on a new one."""
+        ...
+
+
+class Exchange(ABC):
     """A client waiting for its response. A context manager for its duration.
 
     Inside the block the client is watched, from the beginning if it sends a body, else once its
@@ -84,7 +99,10 @@ class HttpExchange:
         body: The request's body; None, as at first, for a request without one.
         response_started: Whether the client has been sent the head of a response.
         status: The status it has been sent, or None.
+        close_code: The code that ended a WebSocket, or None.
     """
+
+    close_code: int | None = None
 
     __slots__ = (
         "_cancelling",
@@ -115,14 +133,14 @@ class HttpExchange:
         self._verdict: ClientError | None = None
         self._waiting: asyncio.Task[object] | None = None
         self._cancelling = 0
-        self._watcher: asyncio.Task[None] | None = None
+        self._watcher: asyncio.Task[Message | None] | None = None
 
     @property
     def is_replayable(self) -> bool:
         """Whether the request can be sent once more."""
         return self.body is None or self.body.is_replayable
 
-    def __enter__(self) -> HttpExchange:
+    def __enter__(self) -> Self:
         self._waiting = task = asyncio.current_task(self._loop)
         self._cancelling = 0 if task is None else task.cancelling()
         if self.body is None:
@@ -153,12 +171,44 @@ class HttpExchange:
         """Let the watcher have a look: what came with the head can go out with the head."""
         await asyncio.sleep(0)
 
+    @abstractmethod
+    async def forward(self, client: UpstreamClient, request: UpstreamRequest, judge: Judge) -> None:
+        """Carry the exchange to one backend, and what it answers back.
+
+        Args:
+            client: The backend's side.
+            request: What to send.
+            judge: Told of the answer before the client is.
+
+        Raises:
+            UpstreamError: The backend failed.
+            ClientError: The request broke off, or the client left.
+        """
+
     def watch(self) -> None:
         """Begin to watch the client."""
-        self._watcher = self._loop.create_task(self._receive_all())
+        self._watcher = self._loop.create_task(self._receive_ahead())
 
-    async def _receive_all(self) -> None:
-        """Read whatever the client sends, until it leaves."""
+    @abstractmethod
+    async def _receive_ahead(self) -> Message | None:
+        """Read what the client sends while it waits; if it leaves, break off."""
+
+    def _break_off(self, verdict: ClientError) -> None:
+        if self._is_finishing or self._waiting is None:
+            # The server says "disconnect" after every complete response, too.
+            return
+        self._verdict = verdict
+        if self.body is not None:
+            self.body.fail(verdict)
+        self._waiting.cancel(str(verdict))
+
+
+class HttpExchange(Exchange):
+    """A client waiting for the response to an HTTP request."""
+
+    __slots__ = ()
+
+    async def _receive_ahead(self) -> None:
         body = self.body
         surplus = 0
         while surplus < 2:
@@ -187,14 +237,29 @@ class HttpExchange:
         if surplus < 2:
             self._break_off(ClientDisconnected("the client left"))
 
-    def _break_off(self, verdict: ClientError) -> None:
-        if self._is_finishing or self._waiting is None:
-            # The server says "disconnect" after every complete response, too.
-            return
-        self._verdict = verdict
-        if self.body is not None:
-            self.body.fail(verdict)
-        self._waiting.cancel(str(verdict))
+    async def forward(self, client: UpstreamClient, request: UpstreamRequest, judge: Judge) -> None:
+        """See `Exchange`.
+
+        If the backend fails after the response has started, the client's connection must be
+        aborted: the exception, let through to the server, does that.
+        """
+        try:
+            response = await client.send(request)
+        except StaleConnection as exc:
+            # RFC 9112 §9.3.1: a client may reopen a connection that was closed under it, and
+            # repeat what is idempotent.
+            if not judge.may_reopen(exc):
+                raise
+            response = await client.send(request, fresh=True)
+        try:
+            await self.start(response.status, [*response.headers, *judge.answered(response)])
+            is_last = False
+            while not is_last:
+                piece = await response.read()
+                is_last = not piece or response.at_end
+                await self.write(piece, is_last=is_last)
+        finally:
+            await response.aclose()
 
     async def start(self, status: int, headers: RawHeaders) -> None:
         """Send the head of the response."""
@@ -215,53 +280,3 @@ class HttpExchange:
             )
         except OSError as exc:
             raise ClientDisconnected("the client left") from exc
-
-
-class Judge(Protocol):
-    """Says what becomes of a backend's answer, or of its silence."""
-
-    def answered(self, response: UpstreamResponse) -> Sequence[RawHeader]:
-        """A response has come that may be passed on.
-
-        Returns headers to add, or raises an `UpstreamError` to have the response discarded.
-        """
-        ...
-
-    def may_reopen(self, error: StaleConnection) -> bool:
-        """Whether a request that met a stale connection may be sent on a new one."""
-        ...
-
-
-async def forward(
-    exchange: HttpExchange, client: UpstreamClient, request: UpstreamRequest, judge: Judge
-) -> None:
-    """Carry an exchange to one backend, and its response back.
-
-    Args:
-        exchange: The client's side.
-        client: The backend's side.
-        request: What to send.
-        judge: Told of the answer before the client is.
-
-    Raises:
-        UpstreamError: The backend failed. If the response has started, the client's connection
-            must be aborted: this exception, let through to the server, does that.
-        ClientError: The request broke off, or the client left.
-    """
-    try:
-        response = await client.send(request)
-    except StaleConnection as exc:
-        # RFC 9112 §9.3.1: a client may reopen a connection that was closed under it, and repeat
-        # what is idempotent.
-        if not judge.may_reopen(exc):
-            raise
-        response = await client.send(request, fresh=True)
-    try:
-        await exchange.start(response.status, [*response.headers, *judge.answered(response)])
-        is_last = False
-        while not is_last:
-            piece = await response.read()
-            is_last = not piece or response.at_end
-            await exchange.write(piece, is_last=is_last)
-    finally:
-        await response.aclose()

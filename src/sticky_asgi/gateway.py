@@ -1,7 +1,7 @@
 """The gateway: routes, the one retry loop, and what a client is told when all fails.
 
 A request goes down the layers once. Whatever fails on the way comes back here, to the loop in
-`_HttpCall`, which alone decides whether there is another attempt.
+`_Call`, which alone decides whether there is another attempt.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from .affinity import AffinityStatus, Resolution
 from .backend import BackendState
-from .error_response import ErrorResponse, default_error_response, send_error
+from .error_response import ErrorResponse, can_refuse, default_error_response, send_error
 from .events import Listener, RequestFinished
 from .exceptions import (
     BackendsBusy,
@@ -34,9 +34,10 @@ from .exceptions import (
     UnwantedStatus,
     UpstreamError,
 )
-from .forward_http import HttpExchange, forward
+from .forward_http import Exchange, HttpExchange
+from .forward_websocket import WebSocketExchange
 from .headers import is_cacheable
-from .inbound import HeadReader, InboundRequest
+from .inbound import HeadReader, InboundRequest, handshake_scope
 from .lifespan import serve_lifespan
 from .pool import Lease, Pool
 from .request import RawHeader, RequestInfo
@@ -47,6 +48,7 @@ from .trusted_proxies import TrustedProxies
 from .upstream import (
     Clients,
     UpstreamResponse,
+    UpstreamWebSocket,
     check_transport,
 )
 
@@ -153,13 +155,24 @@ class Gateway:
     async def handle(
         self, route: Route, pool: Pool, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Serve one request from a pool."""
-        if scope["type"] != "http":
-            await self.refuse(NoRoute("not an HTTP request"), scope, receive, send)
-            return
+        """Serve one request or WebSocket from a pool."""
         loop = asyncio.get_running_loop()
         runtime = self._runtimes.get(loop) or await self._runtimes.start(loop)
-        call = _HttpCall(self, pool, scope, HttpExchange(receive, send, runtime.watch, loop))
+        exchange: Exchange
+        if scope["type"] == "http":
+            exchange = HttpExchange(receive, send, runtime.watch, loop)
+        else:
+            scope = handshake_scope(scope)
+            exchange = WebSocketExchange(
+                receive,
+                send,
+                runtime.watch,
+                loop,
+                can_refuse=can_refuse(scope),
+                max_message=pool.websocket.max_message,
+            )
+            await receive()  # The first message says only that the client wants to connect.
+        call = _Call(self, pool, scope, exchange)
         error: GatewayError | None = None
         try:
             await call.run(route, runtime.clients)
@@ -169,10 +182,12 @@ class Gateway:
             error = exc
             level = logging.INFO if exc.side == "client" else logging.WARNING
             logger.log(level, "%s %r: %s", scope["method"], scope["path"], exc)
-            if call.exchange.response_started:
-                # Only an exception makes a server abort a response that has begun.
-                raise
-            call.exchange.status = await self.refuse(exc, scope, receive, send)
+            if exchange.response_started:
+                if scope["type"] == "http":
+                    # Only an exception makes a server abort a response that has begun.
+                    raise
+                return
+            exchange.status = await self.refuse(exc, scope, receive, send)
         finally:
             if self.listeners:
                 self._tell(call.finished(error))
@@ -214,7 +229,7 @@ def _checked(pools: Routes) -> RouteTable:
     return table
 
 
-class _HttpCall:
+class _Call:
     """One request on its way through the gateway: how far it has come, and what it met."""
 
     __slots__ = (
@@ -233,7 +248,7 @@ class _HttpCall:
         "tried",
     )
 
-    def __init__(self, gateway: Gateway, pool: Pool, scope: Scope, exchange: HttpExchange) -> None:
+    def __init__(self, gateway: Gateway, pool: Pool, scope: Scope, exchange: Exchange) -> None:
         self.gateway = gateway
         self.pool = pool
         self.scope = scope
@@ -283,7 +298,7 @@ class _HttpCall:
                         state.backend, self.exchange.body, resolution.status
                     )
                     client = clients.get(self.pool, state.backend)
-                    return await forward(self.exchange, client, request, self)
+                    return await self.exchange.forward(client, request, self)
                 except UpstreamError as exc:
                     self._failed(exc, state)
                     logger.info("%r: %s; trying again", inbound, exc)
@@ -363,7 +378,7 @@ class _HttpCall:
         # It is no retry in the sense of `Retry.attempts`.
         return self._allows(error, attempt=0)
 
-    def answered(self, response: UpstreamResponse) -> Sequence[RawHeader]:
+    def answered(self, response: UpstreamResponse | UpstreamWebSocket) -> Sequence[RawHeader]:
         """A backend has answered: take note, and say to the visitor which one it was."""
         pool, state, resolution = self.pool, self.state, self.resolution
         assert state is not None, "who answers has been asked"
@@ -417,6 +432,7 @@ class _HttpCall:
             error=error,
             duration=time.perf_counter() - self.began,
             time_to_first_byte=self.first_byte,
+            close_code=self.exchange.close_code,
         )
 
 

@@ -46,6 +46,18 @@ _TRUSTED_ONLY = frozenset({b"forwarded", b"x-forwarded-prefix", b"x-real-ip"})
 
 _DROPPED = HOP_BY_HOP | _REPLACED
 
+#: What a WebSocket handshake says of one connection only (RFC 6455 §11.3), and the length of the
+#: body that it does not have. Sec-WebSocket-Protocol is between the client and the application.
+_OF_HANDSHAKE = frozenset(
+    {
+        b"content-length",
+        b"sec-websocket-accept",
+        b"sec-websocket-extensions",
+        b"sec-websocket-key",
+        b"sec-websocket-version",
+    }
+)
+
 #: What a name in lower case may hold (RFC 9110 §5.6.2).
 _LOWER_TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
 #: What a field value may hold.
@@ -272,6 +284,26 @@ def upstream_headers(
     if rfc7239:
         result.append((b"forwarded", _forwarded_element(peer, head.host, scheme)))
     return result
+
+
+def handshake_headers(head: RequestHead, upstream: RawHeaders) -> RawHeaders:
+    """The header section of a WebSocket handshake for the backend, but for what it is given there.
+
+    Args:
+        head: The client's header section.
+        upstream: What `upstream_headers` made of it.
+
+    Raises:
+        BadRequest: The handshake has a body. Whoever does not read it takes it for messages.
+    """
+    if head.is_chunked or head.content_length:
+        raise BadRequest("a WebSocket handshake with a body")
+    return [
+        (name, value)
+        for name, value in upstream
+        # A list of no subprotocols at all is malformed (RFC 6455 §11.3.4).
+        if name not in _OF_HANDSHAKE and (name != b"sec-websocket-protocol" or value.strip(b", \t"))
+    ]
 
 
 def _is_claim(name: bytes, is_trusted: bool) -> bool:

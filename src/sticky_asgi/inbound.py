@@ -11,7 +11,7 @@ from .affinity import AffinityStatus
 from .backend import Backend
 from .client_body import ClientBody
 from .exceptions import BodyTooLarge, ClientDisconnected, HeadTooLarge
-from .headers import RequestHead, upstream_headers
+from .headers import RequestHead, handshake_headers, upstream_headers
 from .memo import Memo
 from .pool import Pool
 from .request import RawHeader, RawHeaders, RequestInfo
@@ -90,6 +90,7 @@ class HeadReader:
     ) -> ReadHead:
         head = RequestHead(headers, http_version=version, limit=self.max_head)
         pool, trusted = self.pool, self._trusted
+        is_handshake = scheme in ("ws", "wss")
         is_trusted = peer in trusted
         scheme = visitor_scheme(scheme, head.forwarded, is_trusted)
         upstream = upstream_headers(
@@ -102,13 +103,25 @@ class HeadReader:
             is_trusted=is_trusted,
             rfc7239=self._rfc7239,
         )
+        if is_handshake:
+            upstream = handshake_headers(head, upstream)
         client = visitor_address(peer, head.forwarded.get(b"x-forwarded-for", ()), trusted)
         cookies = [value for name, value in head.headers if name == b"cookie"]
         # HTTP/2 and later frame a body without any header.
         may_have_body = head.is_chunked or bool(head.content_length) or version >= "2"
+        may_have_body = may_have_body and not is_handshake
         is_final = pool.host == "pass" and not pool.announces and pool.transport is None
         lines = header_lines(upstream) if is_final else None
         return ReadHead(head, scheme, client, cookies, may_have_body, upstream, lines)
+
+
+def handshake_scope(scope: Scope) -> Scope:
+    """A WebSocket's scope as that of the GET request which opens it (RFC 6455 §4.1)."""
+    headers, offered = scope["headers"], scope.get("subprotocols")
+    if offered and not any(name == b"sec-websocket-protocol" for name, _ in headers):
+        # uvicorn with wsproto takes this field out of the others.
+        headers = [*headers, (b"sec-websocket-protocol", ", ".join(offered).encode("latin-1"))]
+    return {"scheme": "ws", **scope, "method": "GET", "headers": headers}
 
 
 class InboundRequest(RequestInfo):

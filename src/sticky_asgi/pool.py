@@ -31,6 +31,7 @@ from .request import RawHeader, RawHeaders, RequestInfo
 from .retries import Retry, RetryBudget
 from .timeouts import Timeouts
 from .tls import TLS
+from .websocket_options import WebSocketOptions
 
 _NOTHING_TRIED: frozenset[str] = frozenset()
 
@@ -116,9 +117,11 @@ class Pool:
         timeouts: Default `Timeouts()`.
         limits: Default `Limits()`.
         tls: For `https` backends. Default None: the system's authorities are trusted.
+        websocket: Message size, pings and closing of WebSockets. Default `WebSocketOptions()`.
         transport: An `httpx.AsyncBaseTransport` (httpx2's works too) that carries the requests
             instead of the gateway's own HTTP/1.1 transport. `timeouts` are handed to it as httpx
-            does; `tls` and keep-alive are its own business. You close it.
+            does; `tls` and keep-alive are its own business. You close it. WebSockets pass it by:
+            httpx has none, so the gateway's own transport carries them, with `tls`.
         host: `"pass"` (default) sends the visitor's Host to the backend, `"backend"` the
             backend's own.
 
@@ -138,6 +141,7 @@ class Pool:
         timeouts: Timeouts = Timeouts(),
         limits: Limits = Limits(),
         tls: TLS | None = None,
+        websocket: WebSocketOptions = WebSocketOptions(),
         transport: Any = None,
         host: Literal["pass", "backend"] = "pass",
     ) -> None:
@@ -151,6 +155,7 @@ class Pool:
         check_type("timeouts", timeouts, Timeouts)
         check_type("limits", limits, Limits)
         check_type("tls", tls, TLS, None)
+        check_type("websocket", websocket, WebSocketOptions)
         self.name = name
         self.balancer: Balancer = RoundRobin() if balancer is None else balancer
         self.retry = Retry(attempts=0) if retry is None else retry
@@ -158,6 +163,7 @@ class Pool:
         self.timeouts = timeouts
         self.limits = limits
         self.tls = tls
+        self.websocket = websocket
         self.transport = transport
         self.host: Literal["pass", "backend"] = host
         self.in_flight = 0
@@ -233,6 +239,7 @@ class Pool:
         self.timeouts = other.timeouts
         self.limits = other.limits
         self.tls = other.tls
+        self.websocket = other.websocket
         self.transport = other.transport
         self.host = other.host
         self._use_affinity(other.affinity)

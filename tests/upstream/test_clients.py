@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sticky_asgi import TLS, Backend, Pool, Timeouts
+from sticky_asgi import TLS, Backend, Pool, Timeouts, WebSocketOptions
 from sticky_asgi.upstream import Clients, UpstreamClient, UpstreamRequest
 from sticky_asgi.upstream.asgi import AsgiClient
 from sticky_asgi.upstream.clients import open_client
@@ -55,10 +55,15 @@ async def ask(client: UpstreamClient, target: bytes = b"/") -> bytes:
     ],
 )
 def test_who_carries_what(backend: Backend, transport: Any, expected: type) -> None:
-    timeouts = Timeouts(connect=1)
-    made = open_client(Pool("p", [backend], transport=transport, timeouts=timeouts), backend)
+    timeouts, options = Timeouts(connect=1), WebSocketOptions(close_timeout=1)
+    pool = Pool("p", [backend], transport=transport, timeouts=timeouts, websocket=options)
+    made = open_client(pool, backend)
     assert type(made) is expected
     assert getattr(made, "timeouts", timeouts) is timeouts
+    # httpx has no WebSockets: the gateway's own transport carries them.
+    own = made.websockets if isinstance(made, HttpxClient) else made
+    assert isinstance(own, Http1Client | AsgiClient)
+    assert own.websocket is options
 
 
 def test_one_for_each_backend_of_each_pool() -> None:
@@ -105,6 +110,17 @@ def test_one_for_each_backend_of_each_pool() -> None:
             ),
             False,
             id="adopt-tls",
+        ),
+        pytest.param(
+            lambda pool: pool.adopt(
+                Pool(
+                    "p",
+                    [Backend("http://a", id="a")],
+                    websocket=WebSocketOptions(max_message=1),
+                )
+            ),
+            False,
+            id="adopt-websocket",
         ),
         pytest.param(
             lambda pool: pool.adopt(Pool("p", [Backend("http://a", id="a")], transport=MOCK)),

@@ -1,4 +1,4 @@
-"""The gateway→backend leg. The only package that knows httpx and httptools."""
+"""The gateway→backend leg. The only package that knows httpx, httptools and websockets."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from .client import (
     header_lines,
 )
 from .clients import Clients, check_transport
+from .websocket import UpstreamWebSocket, WebSocketEnded
 
 __all__ = [
     "Clients",
@@ -17,6 +18,8 @@ __all__ = [
     "UpstreamClient",
     "UpstreamRequest",
     "UpstreamResponse",
+    "UpstreamWebSocket",
+    "WebSocketEnded",
     "check_transport",
     "header_lines",
 ]

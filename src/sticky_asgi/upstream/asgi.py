@@ -11,15 +11,18 @@ import logging
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import unquote
 
 import anyio
-from starlette.types import ASGIApp, Message, Scope
+from starlette.types import ASGIApp, Message
 
 from ..backend import Backend
 from ..exceptions import ClientError, ConnectionLost, MalformedResponse
-from .client import UpstreamRequest
+from ..websocket_options import WebSocketOptions
+from .asgi_scope import scope_of
+from .asgi_websocket import AsgiHandshake
+from .client import UpstreamRequest, UpstreamResponse
 from .exchange import TaskExchange
+from .websocket import UpstreamWebSocket
 
 logger = logging.getLogger("sticky_asgi.upstream")
 
@@ -35,14 +38,22 @@ class AsgiClient:
     Args:
         backend: A backend with an `app`.
         state: What the application's lifespan put into its state. Every request gets a copy.
+        websocket: Of it only `close_timeout` means anything here.
     """
 
-    def __init__(self, backend: Backend, *, state: Mapping[str, Any] = _NO_STATE) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        state: Mapping[str, Any] = _NO_STATE,
+        websocket: WebSocketOptions = WebSocketOptions(),
+    ) -> None:
         if backend.app is None:
             raise ValueError(f"backend {backend.id!r} is not in process")
         self.backend = backend
         self.app: ASGIApp = backend.app
         self.state = state
+        self.websocket = websocket
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def send(self, request: UpstreamRequest, *, fresh: bool = False) -> AsgiExchange:
@@ -50,6 +61,20 @@ class AsgiClient:
         exchange = AsgiExchange(self.app, self.backend, request, self.state)
         await exchange.open(self.tasks)
         return exchange
+
+    async def open_websocket(
+        self, request: UpstreamRequest
+    ) -> UpstreamWebSocket | UpstreamResponse:
+        """Call the application. See `UpstreamClient`."""
+        handshake = AsgiHandshake(
+            self.app,
+            self.backend,
+            request,
+            self.state,
+            close_timeout=self.websocket.close_timeout,
+        )
+        await handshake.open(self.tasks)
+        return handshake.websocket or handshake
 
     async def aclose(self) -> None:
         """Nothing is idle here; running calls end on their own."""
@@ -75,8 +100,10 @@ class AsgiExchange(TaskExchange):
         self._body_error: ClientError | None = None
 
     async def produce(self) -> None:
+        method = self._request.method
+        scope = scope_of(self._request, self._backend, self._state, type="http", method=method)
         try:
-            await self._app(self._scope_for_app(), self._receive_for_app, self._send_for_app)
+            await self._app(scope, self._receive_for_app, self._send_for_app)
         except Exception as exc:
             if self._body_error is not None:
                 raise self._body_error from None
@@ -94,26 +121,6 @@ class AsgiExchange(TaskExchange):
 
     def _lost(self, what: str) -> ConnectionLost:
         return ConnectionLost(f"{self._who} {what}", stage=self.stage)
-
-    def _scope_for_app(self) -> Scope:
-        request = self._request
-        raw_path, _, query = request.target.partition(b"?")
-        host, _, port = self._backend.authority.partition(":")
-        return {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
-            "method": request.method,
-            "scheme": request.scheme,
-            "path": unquote(raw_path.decode("latin-1")),
-            "raw_path": raw_path,
-            "query_string": query,
-            "root_path": "",
-            "headers": [field for field in request.headers if field[0] != b"transfer-encoding"],
-            "client": request.client,
-            "server": (host, int(port or 80)),
-            "state": dict(self._state),
-        }
 
     async def _receive_for_app(self) -> Message:
         if self._body is not None and not self._is_body_read:

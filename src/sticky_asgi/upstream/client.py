@@ -8,9 +8,12 @@ raise `UpstreamError` and nothing else for what a backend does wrong.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..request import RawHeaders
+
+if TYPE_CHECKING:
+    from .websocket import UpstreamWebSocket
 
 
 class RequestBody(Protocol):
@@ -121,6 +124,24 @@ class UpstreamClient(Protocol):
         Raises:
             UpstreamError: The backend could not be reached or did not answer properly.
             ClientError: The request's body broke off.
+        """
+        ...
+
+    async def open_websocket(
+        self, request: UpstreamRequest
+    ) -> UpstreamWebSocket | UpstreamResponse:
+        """Open a WebSocket, on a connection of its own.
+
+        Args:
+            request: A GET request without a body, and without what concerns one connection:
+                Connection, Upgrade and every Sec-WebSocket field but Sec-WebSocket-Protocol.
+
+        Returns:
+            The WebSocket, or the response with which the backend refused it.
+
+        Raises:
+            UpstreamError: The backend could not be reached or did not answer properly.
+            RuntimeError: The package `websockets` is missing.
         """
         ...
 

@@ -38,10 +38,19 @@ def open_client(
 ) -> UpstreamClient:
     """The client for a backend, in the running event loop."""
     if backend.app is not None:
-        return AsgiClient(backend, state=app_states.get(id(backend.app), {}))
+        state = app_states.get(id(backend.app), {})
+        return AsgiClient(backend, state=state, websocket=pool.websocket)
+    own = Http1Client(
+        backend,
+        timeouts=pool.timeouts,
+        tls=pool.tls,
+        websocket=pool.websocket,
+        buffer=buffer,
+        heads=heads,
+    )
     if pool.transport is not None:
-        return HttpxClient(backend, pool.transport, timeouts=pool.timeouts)
-    return Http1Client(backend, timeouts=pool.timeouts, tls=pool.tls, buffer=buffer, heads=heads)
+        return HttpxClient(backend, pool.transport, timeouts=pool.timeouts, websockets=own)
+    return own
 
 
 class _PoolClients:
@@ -68,7 +77,7 @@ class _PoolClients:
 
 
 def _options(pool: Pool) -> tuple[object, ...]:
-    return (pool.timeouts, pool.tls, id(pool.transport))
+    return (pool.timeouts, pool.tls, pool.websocket, id(pool.transport))
 
 
 class Clients:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from typing import TYPE_CHECKING
 
 from ..backend import Backend
 from ..exceptions import ConnectError, ConnectTimeout
 from ..timeouts import Timeouts
 from ..tls import TLS
+from ..websocket_options import WebSocketOptions
 from .client import UpstreamRequest
 from .http1 import READ_SIZE, Http1Connection
 from .http1_reader import Heads, remembered_heads
 from .http1_response import Http1Response
+from .websocket import Handshake, UpstreamWebSocket, handshake_headers
+
+if TYPE_CHECKING:
+    from .http1_websocket import Http1WebSocket
 
 _DEFAULT_TLS = TLS()
 
@@ -24,6 +30,7 @@ class Http1Client:
         backend: A backend with a URL.
         timeouts: See `Timeouts`.
         tls: For an https URL. Default None: `TLS()`.
+        websocket: See `WebSocketOptions`.
         max_head: Bytes a response head may have. Default 65536.
         buffer: Where its connections read into. Default None: one of its own; clients of one
             event loop may share one.
@@ -42,6 +49,8 @@ class Http1Client:
         "_tls",
         "backend",
         "timeouts",
+        "websocket",
+        "websockets",
     )
 
     def __init__(
@@ -50,12 +59,16 @@ class Http1Client:
         *,
         timeouts: Timeouts = Timeouts(),
         tls: TLS | None = None,
+        websocket: WebSocketOptions = WebSocketOptions(),
         max_head: int = 65536,
         buffer: memoryview | None = None,
         heads: Heads | None = None,
     ) -> None:
         self.backend = backend
         self.timeouts = timeouts
+        self.websocket = websocket
+        #: Those whose connection still stands.
+        self.websockets: set[Http1WebSocket] = set()
         self._tls = tls or _DEFAULT_TLS
         self._context: ssl.SSLContext | None = None
         self._max_head = max_head
@@ -88,6 +101,35 @@ class Http1Client:
             connection.give_up(response)
             raise
         return response
+
+    async def open_websocket(self, request: UpstreamRequest) -> UpstreamWebSocket | Http1Response:
+        """Open a WebSocket on a connection of its own. See `UpstreamClient`."""
+        try:
+            from .http1_websocket import Http1WebSocket
+        except ImportError as exc:
+            raise RuntimeError(
+                "WebSockets to a backend by URL take an extra: pip install 'sticky-asgi[websocket]'"
+            ) from exc
+        connection = await self._connect()
+        handshake = Handshake(request)
+        websocket = Http1WebSocket(
+            connection.name,
+            options=self.websocket,
+            buffer=self._buffer,
+            registry=self.websockets,
+        )
+        response = connection.start(handshake.request, successor=websocket)
+        try:
+            await response.head
+            if response.status != 101:
+                return response
+            websocket.subprotocol = handshake.check(connection.name, response.headers)
+        except BaseException:
+            connection.give_up(response)
+            await websocket.aclose()
+            raise
+        websocket.headers = handshake_headers(response.headers)
+        return websocket
 
     async def aclose(self) -> None:
         """Close idle connections now, and the others when their exchanges end."""

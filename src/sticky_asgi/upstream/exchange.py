@@ -51,7 +51,10 @@ class TaskExchange:
         """The head has arrived. Raises MalformedResponse if there is no such answer."""
         if not 200 <= status <= 599:
             raise MalformedResponse(f"{self._who} answered {status!r}")
-        headers = downstream_headers(headers, status=status)
+        self.begin(status, downstream_headers(headers, status=status))
+
+    def begin(self, status: int, headers: RawHeaders) -> None:
+        """The head has arrived and has been checked."""
         self.status, self.headers = status, headers
         if not self._head.done():
             self._head.set_result(None)

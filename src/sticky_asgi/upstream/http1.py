@@ -51,6 +51,19 @@ class Owner(Protocol):
         ...
 
 
+class Successor(Protocol):
+    """Who takes a connection over that has been switched to another protocol."""
+
+    @property
+    def upgrade(self) -> bytes:
+        """The protocol's name as Upgrade has it (RFC 9110 §7.8), in lower case."""
+        ...
+
+    def take_over(self, transport: asyncio.Transport, data: bytes) -> None:
+        """The connection is yours; this much has arrived on it already."""
+        ...
+
+
 class Http1Connection(asyncio.BufferedProtocol):
     """One connection. At most one exchange at a time; between exchanges it is idle.
 
@@ -74,6 +87,7 @@ class Http1Connection(asyncio.BufferedProtocol):
         "_reader",
         "_response",
         "_room",
+        "_successor",
         "_transport",
         "_unsent",
         "_upload",
@@ -111,6 +125,7 @@ class Http1Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._response: Http1Response | None = None
         self._reader: ResponseReader | None = None
+        self._successor: Successor | None = None
         self._upload: asyncio.Task[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._is_paused = False
@@ -125,8 +140,14 @@ class Http1Connection(asyncio.BufferedProtocol):
 
     # The request.
 
-    def start(self, request: UpstreamRequest) -> Http1Response:
+    def start(
+        self, request: UpstreamRequest, *, successor: Successor | None = None
+    ) -> Http1Response:
         """Write a request. The response's `head` is done when its head has arrived.
+
+        Args:
+            request: What to write.
+            successor: Gets the connection if the answer is 101. Default None: a 101 is refused.
 
         Raises:
             UpstreamError: The connection has been closed.
@@ -137,7 +158,9 @@ class Http1Connection(asyncio.BufferedProtocol):
                 raise StaleConnection(f"{self.name} closed an idle connection", request_sent=False)
             raise ConnectError(f"{self.name} closed a new connection at once")
         response = self._response = Http1Response(self, request.method)
-        self._reader = ResponseReader(response, self.name, self.max_head, self._heads)
+        upgrade = None if successor is None else successor.upgrade
+        self._reader = ResponseReader(response, self.name, self.max_head, self._heads, upgrade)
+        self._successor = successor
         self.exchanges += 1
         try:
             self._write(transport, request)
@@ -253,6 +276,9 @@ class Http1Connection(asyncio.BufferedProtocol):
             return
         if not had_head and response.status:
             self.timer.stop()
+            if response.status == 101:
+                self._switch(response)
+                return
         if response.is_complete:
             self._end_exchange(reader)
         elif not has_room and not self._is_reading_paused and self._transport is not None:
@@ -304,6 +330,13 @@ class Http1Connection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     # The end.
+
+    def _switch(self, response: Http1Response) -> None:
+        """Pass the transport on before anything else can arrive on it."""
+        transport, self._transport = self._transport, None
+        if transport is not None and self._successor is not None:
+            self._successor.take_over(transport, response.hand_over())
+        self.abort()
 
     def _end_exchange(self, reader: ResponseReader) -> None:
         """The response is complete, and the segment it ended in has been looked at to its end."""
@@ -371,7 +404,7 @@ class Http1Connection(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Close at once, whatever is under way. Again: no effect."""
-        self._response = self._reader = None
+        self._response = self._reader = self._successor = None
         self.timer.close()
         upload, self._upload = self._upload, None
         if upload is not None and upload is not asyncio.current_task():

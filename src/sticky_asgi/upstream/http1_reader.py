@@ -56,6 +56,8 @@ class ResponseReader:
         max_head: Bytes a response head may have, every 1xx before it included. Trailers and
             chunk extensions are refused when they go on for longer than that.
         heads: What is known of heads that came before.
+        upgrade: The protocol that the request asks to switch to, in lower case. Default None: a
+            101 is refused. With a 101 the body is whatever comes in the new protocol.
 
     Attributes:
         has_begun: Whether anything has arrived.
@@ -77,11 +79,19 @@ class ResponseReader:
     _overhead = 0
     _tail = b""
 
-    def __init__(self, response: Http1Response, who: str, max_head: int, heads: Heads) -> None:
+    def __init__(
+        self,
+        response: Http1Response,
+        who: str,
+        max_head: int,
+        heads: Heads,
+        upgrade: bytes | None = None,
+    ) -> None:
         self._response = response
         self._who = who
         self._max_head = max_head
         self._heads = heads
+        self._upgrade = upgrade
 
     @property
     def is_until_close(self) -> bool:
@@ -171,14 +181,31 @@ class ResponseReader:
         if not (is_1_1 or head.startswith(b"HTTP/1.0 ")) or not 100 <= status <= 599:
             raise self._refused(f"status {status} of {head[:8]!r}")
         if status == 101:
-            raise self._refused("switched protocols unasked")
-        if status < 200:
+            self._switch()
+        elif status < 200:
             # Whatever it says of a body, it has none (RFC 9110 §15.2): a new parser will not
             # look for one.
             self._head_size += len(head)
             self._expect_head()
         else:
             self._begin(status, is_1_1, head)
+
+    def _switch(self) -> None:
+        """Make sure that the protocol is the one that was asked for (RFC 9110 §7.8)."""
+        connection: frozenset[bytes] = frozenset()
+        protocols: frozenset[bytes] = frozenset()
+        for name, value in self._framing:
+            if name == b"connection":
+                connection |= listed(value)
+            elif name == b"upgrade":
+                protocols |= listed(value)
+        if self._upgrade is None:
+            raise self._refused("switched protocols unasked")
+        if b"upgrade" not in connection or protocols != {self._upgrade}:
+            raise self._refused("switched to another protocol than was asked for")
+        self._left, self._parser = -1, None
+        dropped = not_end_to_end(connection, status=101)
+        self._response.begin(101, [field for field in self._fields if field[0] not in dropped])
 
     def _begin(self, status: int, is_1_1: bool, head: bytes) -> None:
         """Work out where the body ends."""
@@ -255,7 +282,7 @@ class ResponseReader:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._fault = self._fault or "switched protocols unasked"
+            pass  # A 101, which is judged when its head has been checked.
         except httptools.HttpParserError as exc:
             self._fault = self._fault or str(exc.__context__ or exc)
         if self._fault is not None and not self._response.is_complete:

@@ -165,6 +165,14 @@ class Http1Response:
             self._wake()
         self._connection = None
 
+    def hand_over(self) -> bytes:
+        """The connection carries another protocol now. Returns what has arrived of it."""
+        self.is_complete = True
+        self._connection = None
+        pieces, self._pieces = self._pieces, []
+        self._buffered = 0
+        return b"".join(pieces)
+
     def fail(self, error: BaseException) -> None:
         """The message will not be completed."""
         self._connection = None

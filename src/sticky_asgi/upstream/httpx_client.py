@@ -25,8 +25,10 @@ from ..exceptions import (
     ResponseTimeout,
 )
 from ..timeouts import Timeouts
-from .client import RequestBody, UpstreamRequest
+from .client import RequestBody, UpstreamRequest, UpstreamResponse
+from .connections import Http1Client
 from .exchange import TaskExchange
+from .websocket import UpstreamWebSocket
 
 #: Where httpcore has taken a connection in hand and opened nothing yet.
 _BEFORE_CONNECTING = ("connection.connect_tcp.started", "connection.connect_unix_socket.started")
@@ -48,15 +50,31 @@ def family_of(transport: object) -> ModuleType:
 
 
 class HttpxClient:
-    """Sends requests to one backend through a transport."""
+    """Sends requests to one backend through a transport.
 
-    def __init__(self, backend: Backend, transport: Any, *, timeouts: Timeouts) -> None:
+    Args:
+        backend: A backend with a URL.
+        transport: The transport.
+        timeouts: See `Timeouts`.
+        websockets: Opens the WebSockets, which no transport can carry. Default None: one with the
+            defaults.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        transport: Any,
+        *,
+        timeouts: Timeouts,
+        websockets: Http1Client | None = None,
+    ) -> None:
         self.backend = backend
         self.transport = transport
         self.timeouts = timeouts
         self.family = family_of(transport)
         self.has_pool = isinstance(transport, self.family.AsyncHTTPTransport)
         self.url = self.family.URL(f"{backend.scheme}://{backend.authority}/")
+        self.websockets = websockets or Http1Client(backend, timeouts=timeouts)
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def send(self, request: UpstreamRequest, *, fresh: bool = False) -> HttpxExchange:
@@ -71,8 +89,15 @@ class HttpxClient:
         await exchange.open(self.tasks)
         return exchange
 
+    async def open_websocket(
+        self, request: UpstreamRequest
+    ) -> UpstreamWebSocket | UpstreamResponse:
+        """Open a WebSocket, past the transport. See `UpstreamClient`."""
+        return await self.websockets.open_websocket(request)
+
     async def aclose(self) -> None:
         """The transport belongs to whoever made it; exchanges under way end on their own."""
+        await self.websockets.aclose()
 
     def __repr__(self) -> str:
         return f"<HttpxClient {self.backend.id} [{len(self.tasks)} busy]>"

@@ -1,0 +1,209 @@
+"""One WebSocket between a client and a backend: its handshake, then messages both ways.
+
+The backend is asked first; then the client is accepted with what the backend chose, or refused as
+the backend did. What happens when that fails is up to `gateway.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from starlette.types import Message, Receive, Send
+
+from .exceptions import ClientDisconnected
+from .forward_http import ClientWatch, Exchange, Judge
+from .request import RawHeaders
+from .upstream import (
+    UpstreamClient,
+    UpstreamRequest,
+    UpstreamResponse,
+    UpstreamWebSocket,
+    WebSocketEnded,
+)
+
+#: Bytes, and seconds, that a refusal's body may take. Servers hold it until its end.
+REFUSAL_SIZE = 65536
+REFUSAL_TIME = 5.0
+
+#: What is said in place of codes that must not be sent (RFC 6455 §7.4.1): that the backend gave
+#: none, that it is lost, that its certificate was bad.
+_SENDABLE = {1005: 1000, 1006: 1011, 1015: 1011}
+
+_TOO_BIG = "message too big"
+
+
+class WebSocketExchange(Exchange):
+    """A client waiting for its handshake to be answered, and then a WebSocket.
+
+    Args:
+        receive: The server's receive.
+        send: The server's send.
+        watch: Says when to begin to watch.
+        loop: The event loop that runs.
+        can_refuse: Whether the server can send a response that is no acceptance (ASGI's extension
+            `websocket.http.response`). Without it, every refusal is a 403.
+        max_message: Bytes a message from the client may have, or None.
+
+    Attributes:
+        close_code: The code of whoever ended it first, after it was accepted; None before.
+    """
+
+    __slots__ = ("_can_refuse", "_max_message", "close_code")
+
+    def __init__(
+        self,
+        receive: Receive,
+        send: Send,
+        watch: ClientWatch,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        can_refuse: bool,
+        max_message: int | None,
+    ) -> None:
+        super().__init__(receive, send, watch, loop)
+        self.close_code = None
+        self._can_refuse = can_refuse
+        self._max_message = max_message
+
+    def watch(self) -> None:
+        # Once it is answered, whoever reads its messages notices.
+        if not self._is_finishing:
+            super().watch()
+
+    async def _receive_ahead(self) -> Message:
+        message = await self.receive()
+        if message["type"] == "websocket.disconnect":
+            self._break_off(ClientDisconnected("the client left"))
+        return message
+
+    async def forward(self, client: UpstreamClient, request: UpstreamRequest, judge: Judge) -> None:
+        """See `Exchange`. Returns when one side has ended it and the other has been told."""
+        answer = await client.open_websocket(request)
+        try:
+            headers = [*answer.headers, *judge.answered(answer)]
+            if isinstance(answer, UpstreamWebSocket):
+                await self.accept(answer.subprotocol, headers)
+                await self._relay(answer)
+            else:
+                await self.refuse(answer.status, headers, await _body_of(answer))
+        finally:
+            await answer.aclose()
+
+    async def _relay(self, backend: UpstreamWebSocket) -> None:
+        """Carry messages both ways until one side ends, and end the other."""
+        inward = asyncio.create_task(_carry(self.read, backend.send))
+        outward = asyncio.create_task(_carry(backend.receive, self.write))
+        try:
+            await asyncio.wait((inward, outward), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            inward.cancel()
+            outward.cancel()
+            await asyncio.wait((inward, outward))
+        if outward.cancelled():
+            ended = inward.result()
+            self.close_code = ended.code
+            if ended.code != 1006:  # Else the backend loses its client as we did.
+                await backend.close(ended.code, ended.reason)
+            return
+        ended = outward.result()
+        self.close_code = ended.code
+        await self.close(_SENDABLE.get(ended.code, ended.code), ended.reason)
+        if ended.error is not None:
+            raise ended.error
+
+    async def accept(self, subprotocol: str | None, headers: RawHeaders) -> None:
+        """Complete the handshake."""
+        self._answer(101)
+        await self._tell(
+            {"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers}
+        )
+
+    async def refuse(self, status: int, headers: RawHeaders, body: bytes) -> None:
+        """Answer the handshake with a response, if the server can, else with a bare 403."""
+        if not self._can_refuse:
+            self._answer(403)
+            await self._tell({"type": "websocket.close", "code": 1000})
+            return
+        self._answer(status)
+        headers = [field for field in headers if field[0] != b"content-length"]
+        if body:
+            headers.append((b"content-length", str(len(body)).encode()))
+        # Some servers send what has come of the body as soon as they get to run.
+        await self._tell(
+            {"type": "websocket.http.response.start", "status": status, "headers": headers}
+        )
+        await self._tell({"type": "websocket.http.response.body", "body": body})
+
+    def _answer(self, status: int) -> None:
+        self._is_finishing = self.response_started = True
+        self.status = status
+
+    async def _tell(self, message: Message) -> None:
+        try:
+            await self._send(message)
+        except OSError as exc:
+            raise ClientDisconnected("the client left") from exc
+
+    async def read(self) -> str | bytes:
+        """The next message from the client. Raises WebSocketEnded."""
+        watcher, self._watcher = self._watcher, None
+        message = (None if watcher is None else await watcher) or await self.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketEnded(message.get("code") or 1005, message.get("reason") or "")
+        text: str | None = message.get("text")
+        content = message["bytes"] if text is None else text
+        if self._is_too_big(content):
+            await self.close(1009, _TOO_BIG)
+            raise WebSocketEnded(1009, _TOO_BIG)
+        return content
+
+    def _is_too_big(self, content: str | bytes) -> bool:
+        most = self._max_message
+        # A character has four bytes at most.
+        if most is None or len(content) * 4 <= most:
+            return False
+        return len(content.encode() if isinstance(content, str) else content) > most
+
+    async def write(self, message: str | bytes) -> None:
+        """Send a message to the client; returns when there is room for more."""
+        kind = "text" if isinstance(message, str) else "bytes"
+        try:
+            await self._send({"type": "websocket.send", kind: message})
+        except (OSError, RuntimeError) as exc:
+            # uvicorn raises RuntimeError when it was the one who closed it, as it does for a
+            # message that is too big.
+            raise WebSocketEnded(1006) from exc
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close it; without effect when the client has left."""
+        with suppress(OSError, RuntimeError):
+            await self._send({"type": "websocket.close", "code": code, "reason": reason})
+
+
+async def _body_of(refusal: UpstreamResponse) -> bytes:
+    """The body of a refusal, or none if it is not worth the wait."""
+    body = b""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(REFUSAL_TIME):
+            while len(body) <= REFUSAL_SIZE:
+                piece = await refusal.read()
+                if not piece:
+                    return body
+                body += piece
+    return b""
+
+
+async def _carry(
+    read: Callable[[], Awaitable[str | bytes]], write: Callable[[str | bytes], Awaitable[None]]
+) -> WebSocketEnded:
+    """Pass messages on, one at a time, until there is none any more."""
+    while True:
+        try:
+            message = await read()
+        except WebSocketEnded as ended:
+            return ended
+        # Who takes no message any more may still have some to deliver: those end first.
+        with suppress(WebSocketEnded):
+            await write(message)
