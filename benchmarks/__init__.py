@@ -19,8 +19,10 @@ Where to find what:
 
 - `targets.py`: what is promised; `cases.py`: what is measured, and with whom
 - `subjects.py`, `peers.py`, `apps/`: who is measured, and how each is configured
-- `full_speed.py`, `backends.py`, `memory.py`, `latency.py`: how each kind of figure is taken
+- `full_speed.py`, `backends.py`, `memory.py`, `latency.py`, `websocket.py`: how each kind of
+  figure is taken
 - `runner.py`, `processes.py`, `proc.py`: running servers, and what Linux says of them
-- `origin.py`, `visitors.py`, `wrk.py`, `check.lua`: the load, and the checks
+- `origin.py`, `echo_origin.py`, `frames.py`, `visitors.py`, `wrk.py`, `check.lua`: the load, and
+  the checks
 - `results.py`, `table.py`, `machine.py`: what is made of it
 """

@@ -14,6 +14,7 @@ from .payloads import LARGE, MEDIUM, SMALL, UNIQUE, UPLOAD, Payload
 from .results import Series
 from .runner import Bench
 from .subjects import SUBJECTS, Subject
+from .websocket import idle_websockets, round_trips
 
 _SERVERS = ("gateway", "uvicorn", "traefik", "envoy", "caddy", "haproxy", "nginx")
 _PROXIES = ("gateway", "traefik", "envoy", "caddy", "haproxy", "nginx")
@@ -58,5 +59,7 @@ CASES = {
         Case("idle", _SERVERS, idle),
         Case("slow_reader", _PROXIES, slow_reader),
         Case("latency", _PROXIES, latency),
+        Case("ws", (*_SERVERS, "asgiproxy"), round_trips),
+        Case("ws_idle", _SERVERS, idle_websockets),
     )
 }

@@ -124,6 +124,7 @@ def envoy(site: Site) -> Launch:
         ".HttpConnectionManager",
         "stat_prefix": "bench",
         "use_remote_address": True,
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
         "generate_request_id": False,
         "http_filters": _envoy_filters(),
         "route_config": {
@@ -199,6 +200,7 @@ def haproxy(site: Site) -> Launch:
 # The free edition has no sticky cookie: a cookie with a random value is set, and hashed.
 _NGINX = """
     map $cookie_bench $seat {{ "" $request_id; default $cookie_bench; }}
+    map $http_upgrade $hop {{ "" ""; default upgrade; }}
     map $cookie_bench $new_cookie {{ "" "bench=$request_id; path=/"; default ""; }}
     upstream bench {{
         hash $seat;
@@ -215,7 +217,8 @@ _NGINX = """
         location / {{
             proxy_pass http://bench;
             proxy_http_version 1.1;
-            proxy_set_header Connection "";
+            proxy_set_header Connection $hop;
+            proxy_set_header Upgrade $http_upgrade;
             proxy_set_header Host $http_host;
             proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
             proxy_set_header X-Forwarded-Proto $scheme;

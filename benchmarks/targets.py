@@ -22,4 +22,6 @@ TARGETS = (
     Target("idle", "gateway", "uvicorn", 1.3),
     Target("latency p50", "gateway", "traefik", 1.2),
     Target("latency p99", "gateway", "traefik", 1.5),
+    Target("ws", "gateway", "traefik", 1.5),
+    Target("ws_idle", "gateway", "uvicorn", 2.0),
 )

@@ -14,6 +14,16 @@ from benchmarks import proc
 from benchmarks.__main__ import TITLES, main
 from benchmarks.apps.empty import app
 from benchmarks.cases import CASES
+from benchmarks.frames import (
+    SHORT,
+    Handshake,
+    accept_of,
+    answered,
+    asked,
+    echo,
+    farewell,
+    fields_of,
+)
 from benchmarks.payloads import LARGE, MEDIUM, SMALL, UPLOAD, Payload
 from benchmarks.pools import POLICIES
 from benchmarks.processes import BenchmarkError, choose_cores, on_core
@@ -249,6 +259,75 @@ def test_the_empty_application_answers_as_many_bytes_as_the_origin(payload: Payl
     response = TestClient(app).request(payload.method, payload.path, content=body)
     assert response.status_code == 200
     assert len(response.content) == payload.received
+
+
+# WebSockets
+
+
+def acceptance(handshake: Handshake, **fields: str) -> bytes:
+    key = fields_of(handshake.request)[b"sec-websocket-key"]
+    answer = {"sec-websocket-accept": accept_of(key).decode()} | fields
+    lines = [f"{name.replace('_', '-')}: {value}" for name, value in answer.items()]
+    return "\r\n".join(["HTTP/1.1 101 Switching Protocols", *lines, "", ""]).encode()
+
+
+def test_the_answer_to_a_handshake_is_the_one_of_the_rfc() -> None:
+    assert accept_of(b"dGhlIHNhbXBsZSBub25jZQ==") == b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+
+
+def test_a_handshake_is_accepted_by_the_origin_that_was_wanted() -> None:
+    handshake = Handshake(Visitor("a=b", "origin-1"))
+    fields = fields_of(handshake.request)
+    assert (fields[b"cookie"], fields[b"x-want"]) == (b"a=b", b"origin-1")
+    assert handshake.problem(acceptance(handshake, x_origin="origin-1")) is None
+    assert Handshake(Visitor()).problem(b"HTTP/1.1 403 Forbidden\r\n\r\n") is not None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"x_origin": "origin-2"}, id="another-origin"),
+        pytest.param({}, id="no-origin"),
+        pytest.param({"x_origin": "origin-1", "sec-websocket-accept": "x"}, id="wrong-key"),
+        pytest.param(
+            {"x_origin": "origin-1", "sec-websocket-extensions": "permessage-deflate"},
+            id="extension",
+        ),
+    ],
+)
+def test_a_wrong_acceptance_is_noticed(fields: dict[str, str]) -> None:
+    handshake = Handshake(Visitor("a=b", "origin-1"))
+    assert handshake.problem(acceptance(handshake, **fields)) is not None
+
+
+@pytest.mark.parametrize("size", [0, 100, SHORT])
+def test_the_origin_echoes_each_message_when_it_is_complete(size: int) -> None:
+    message = os.urandom(size)
+    frame = asked(message)
+    assert echo(frame) == (answered(message), len(frame), False)
+    assert echo(frame[:-1]) == (b"", 0, False)
+    assert echo(frame * 2 + frame[:3]) == (answered(message) * 2, len(frame) * 2, False)
+
+
+def test_the_origin_says_goodbye() -> None:
+    answer, read, has_ended = echo(asked(b"last") + farewell())
+    assert answer == answered(b"last") + b"\x88\x02\x03\xe8"
+    assert read == len(asked(b"last") + farewell())
+    assert has_ended
+
+
+@pytest.mark.parametrize(
+    "data", [pytest.param(answered(b"x"), id="unmasked"), pytest.param(b"\x81\x80", id="long-text")]
+)
+def test_the_origin_takes_no_other_frames(data: bytes) -> None:
+    with pytest.raises(ValueError):
+        echo(data + bytes(8))
+
+
+def test_the_empty_application_echoes() -> None:
+    with TestClient(app).websocket_connect("/echo") as websocket:
+        websocket.send_bytes(b"message")
+        assert websocket.receive_bytes() == b"message"
 
 
 # Processes
