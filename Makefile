@@ -2,6 +2,7 @@
 # make test    lint, then the tests with the oldest supported libraries, then with the current ones
 # make lint    ruff and mypy only
 # make bench   what a request costs here and with others, as a table (takes half an hour)
+# make autobahn   Autobahn's WebSocket test suite against the gateway (needs a Python 2.7)
 # make floor   the tests with the oldest supported libraries only
 # make clean   remove everything that was made here
 #
@@ -14,6 +15,10 @@ FLOOR_PYTHON ?= $(PYTHON)
 PORT ?= 8000
 # Such as --case 100b, --peer traefik, --rounds 3; or --write docs/performance.md
 BENCH_OPTIONS ?=
+# Autobahn's WebSocket test suite runs on no other.
+PYTHON2 ?= python2.7
+# Such as --gateway 'sticky-asgi run'
+AUTOBAHN_OPTIONS ?=
 
 PIP_OPTIONS := --quiet --disable-pip-version-check
 # The tests mostly wait for sockets, so more of them run at a time than there are processors.
@@ -63,8 +68,14 @@ bench-tools:
 		exit 1; \
 	fi
 
+.PHONY: autobahn
+autobahn: .venv/.dev .venv-autobahn/.made
+	.venv/bin/python -m tests.autobahn --python $(PYTHON2) --packages .venv-autobahn \
+		--reports .venv-autobahn/reports $(AUTOBAHN_OPTIONS)
+
 clean:
 	rm -rf .venv .venv-floor .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
+	rm -rf .venv-autobahn
 	find src tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # $(call make_venv,interpreter,folder)
@@ -103,4 +114,18 @@ endef
 
 .venv-floor/.floor: pyproject.toml constraints-floor.txt | .venv-floor/.made
 	PIP_CONSTRAINT=constraints-floor.txt .venv-floor/bin/python -m pip install $(PIP_OPTIONS) -e '.[test]'
+	@touch $@
+
+# Not an environment, because nothing that makes one still works with Python 2.7, but what a user
+# installs without being root, in a folder of its own. A part of it has to be compiled.
+.venv-autobahn/.made: tests/autobahn/requirements.txt
+	@$(PYTHON2) -c 'import sys; sys.exit(sys.version_info[:2] != (2, 7))' 2>/dev/null || { \
+		echo 'make: $(PYTHON2) is no Python 2.7, and Autobahn runs on no other;' \
+			'say where there is one: make autobahn PYTHON2=/path/to/python2.7' >&2; exit 1; }
+	@$(PYTHON2) -m pip --version >/dev/null 2>&1 || { \
+		echo 'make: $(PYTHON2) lacks pip; try $(PYTHON2) -m ensurepip --user' >&2; exit 1; }
+	rm -rf $(@D)
+	PYTHONUSERBASE='$(CURDIR)/$(@D)' $(PYTHON2) -m pip install $(PIP_OPTIONS) --user \
+		--ignore-installed --no-warn-script-location \
+		--requirement $<
 	@touch $@

@@ -1,0 +1,1 @@
+"""Autobahn's test suite, against a gateway: `make autobahn`. Not part of `make test`."""

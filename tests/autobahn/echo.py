@@ -1,0 +1,26 @@
+"""The backend: a WebSocket echo server that does not compress."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+
+
+async def echo(websocket: ServerConnection) -> None:
+    try:
+        async for message in websocket:
+            await websocket.send(message)
+    except ConnectionClosed:
+        pass  # However it was closed, that is what is being tested.
+
+
+async def main(port: int) -> None:
+    async with serve(echo, "127.0.0.1", port, compression=None) as server:
+        await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1])))
