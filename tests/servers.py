@@ -296,7 +296,8 @@ def serve(
     }
     config = uvicorn.Config(app, **(settings | options))
     if unix is None:
-        listener = socket.socket()
+        # asyncio switches Nagle's algorithm off only where the protocol is named.
+        listener = socket.socket(proto=socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", 0))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -543,6 +544,27 @@ def test_a_host_that_is_no_name(file: Path, host: str, monkeypatch: pytest.Monke
         1,
         f"sticky-asgi: cannot listen on {host}:8000: this is no host name\n",
     )
+
+
+def test_what_is_written_in_pieces_is_not_held_back() -> None:
+    async def accepted(listener: socket.socket) -> int:
+        writers: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+        server = await asyncio.start_server(
+            lambda _, writer: writers.put_nowait(writer), sock=listener
+        )
+        _, client = await asyncio.open_connection(*listener.getsockname())
+        writer = await writers.get()
+        no_delay = writer.get_extra_info("socket").getsockopt(
+            socket.IPPROTO_TCP, socket.TCP_NODELAY
+        )
+        for end in (client, writer):
+            end.close()
+            await end.wait_closed()
+        server.close()
+        return int(no_delay)
+
+    with listening(port=0) as [listener]:
+        assert asyncio.run(accepted(listener))
 
 
 def test_only_its_own_unix_socket_is_removed(tmp_path: Path) -> None:
