@@ -36,15 +36,18 @@ RACES = {"3.2", "3.3", "3.4", "4.1.3", "4.1.4", "4.1.5", "4.2.3", "4.2.4", "4.2.
 #: Seconds for all cases with one server. They take some 15.
 TIMEOUT = 180
 
-_UVICORN = ("uvicorn", "tests.autobahn.app:app", "--no-access-log", "--port={port}")
+_APPS = "tests.autobahn.app"
+_OPTIONS = ("--no-access-log", "--log-level=warning", "--port={port}")
 
 DIRECT = "echo server"
 #: The gateways: modules, and their arguments.
 GATEWAYS: Mapping[str, Sequence[str]] = {
     "sticky-asgi run": ("sticky_asgi", "run", "--backend={backend}", "--port={port}"),
-    "uvicorn --ws websockets": (*_UVICORN, "--ws=websockets"),
-    "uvicorn --ws websockets-sansio": (*_UVICORN, "--ws=websockets-sansio"),
-    "uvicorn --ws wsproto": (*_UVICORN, "--ws=wsproto"),
+    **{
+        f"uvicorn --ws {name}": ("uvicorn", f"{_APPS}:before_server", f"--ws={name}", *_OPTIONS)
+        for name in ("websockets", "websockets-sansio", "wsproto")
+    },
+    "in process": ("uvicorn", f"{_APPS}:before_app", *_OPTIONS),
 }
 
 
