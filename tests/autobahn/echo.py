@@ -1,20 +1,20 @@
-"""The backend: a WebSocket echo server that does not compress."""
+"""An echo server that does not compress, for cases in which Autobahn is the client."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import suppress
 
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 
 async def echo(websocket: ServerConnection) -> None:
-    try:
+    # However it was closed, that is what is being tested.
+    with suppress(ConnectionClosed):
         async for message in websocket:
             await websocket.send(message)
-    except ConnectionClosed:
-        pass  # However it was closed, that is what is being tested.
 
 
 async def main(port: int) -> None:
