@@ -204,6 +204,8 @@ async def _carry(
             message = await read()
         except WebSocketEnded as ended:
             return ended
-        # Who takes no message any more may still have some to deliver: those end first.
-        with suppress(WebSocketEnded):
+        try:
             await write(message)
+        except WebSocketEnded:
+            # Who takes no message any more may still have some to deliver. Those come first.
+            pass
