@@ -72,7 +72,17 @@ LAST_CORE_LAYER = 6
 HTTP_CLIENTS = ("httpx", "httpcore", "httptools", "httpx2", "httpcore2", "websockets")
 SOCKETS = ("socket", "socketserver", "select", "selectors", "ssl", "http.client", "urllib.request")
 IO = (*HTTP_CLIENTS, *SOCKETS, "anyio", "asyncio", "h11", "subprocess", "uvicorn", "uvloop")
-OPTIONAL = ("click", "fastapi", "httpx2", "pydantic", "uvicorn", "uvloop", "watchfiles", "websockets", "yaml")
+OPTIONAL = (
+    "click",
+    "fastapi",
+    "httpx2",
+    "pydantic",
+    "uvicorn",
+    "uvloop",
+    "watchfiles",
+    "websockets",
+    "yaml",
+)
 #: Modules that are themselves imported only when they are needed.
 LATE = ("upstream/http1_websocket.py",)
 

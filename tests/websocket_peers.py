@@ -82,8 +82,12 @@ class Talker:
         headers = [*self.headers]
         await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers})
         while (message := await receive())["type"] != "websocket.disconnect":
-            if await self._answer(message, send):
-                return None
+            try:
+                if await self._answer(message, send):
+                    return None
+            except OSError:
+                # The client has left meanwhile; what comes next says how.
+                pass
         self.ended.append((message.get("code", 1005), message.get("reason") or ""))
         return None
 
