@@ -10,12 +10,15 @@ import math
 import struct
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import uvloop
+from hypothesis import given
+from hypothesis import strategies as st
 from websockets.asyncio import server as real
 
 from sticky_asgi import (
@@ -261,6 +264,7 @@ LIES = {
         b"ACCEPT",
         b"Sec-WebSocket-Protocol: a, b",
     ],
+    "http-1.0": [b"Upgrade: websocket", b"Connection: Upgrade", b"ACCEPT"],
     "control-character": [b"Upgrade: websocket", b"Connection: Upgrade", b"ACCEPT", b"X: a\0b"],
     "head-too-large": [
         b"Upgrade: websocket",
@@ -271,13 +275,14 @@ LIES = {
 }
 
 
-@pytest.mark.parametrize("lines", LIES.values(), ids=LIES)
-def test_a_bad_acceptance(run: Run, lines: list[bytes]) -> None:
+@pytest.mark.parametrize("lie", LIES)
+def test_a_bad_acceptance(run: Run, lie: str) -> None:
     def handler(connection: Connection) -> None:
         request = connection.read_head()
         accept = b"Sec-WebSocket-Accept: " + accept_of(request)
-        said = [accept if line == b"ACCEPT" else line for line in lines]
-        head = [b"HTTP/1.1 101 Switching Protocols", *said]
+        version = b"HTTP/1.0" if lie == "http-1.0" else b"HTTP/1.1"
+        lines = [accept if line == b"ACCEPT" else line for line in LIES[lie]]
+        head = [version + b" 101 Switching Protocols", *lines]
         connection.send(b"\r\n".join(head) + b"\r\n\r\n" + frame(TEXT, b"hello"))
         connection.wait_closed()
 
@@ -511,6 +516,36 @@ MESSAGES: list[str | bytes] = [
 async def echo(connection: real.ServerConnection) -> None:
     async for message in connection:
         await connection.send(message)
+
+
+@pytest.mark.parametrize("is_announced", [False, True], ids=["cut", "close-notify"])
+@pytest.mark.parametrize("is_closed", [False, True], ids=["no-close", "close"])
+def test_everything_at_once_over_tls(
+    run: Run, authority: Authority, is_announced: bool, is_closed: bool
+) -> None:
+    """The end of TLS arrives in the same breath as the switch."""
+
+    def handler(connection: Connection) -> None:
+        accept = accept_of(connection.read_head())
+        connection.send(
+            b"HTTP/1.1 101 OK\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+            + frame(TEXT, b"one") + (close_frame(4000) if is_closed else b"")
+        )  # fmt: skip
+        if is_announced:
+            with suppress(OSError):
+                connection.socket.unwrap()  # type: ignore[attr-defined]
+
+    async def main() -> None:
+        with RawBackend(handler, ssl_context=authority.server_context()) as backend:
+            client = client_of(backend.url, tls=TLS(ca_file=authority.ca_file))
+            websocket = await opened(client)
+            assert await websocket.receive() == "one"
+            assert (await end_of(websocket)).code == (4000 if is_closed else 1006)
+            await websocket.aclose()
+            await closed(client)
+
+    run(main)
 
 
 async def exchange(client: Http1Client) -> None:
@@ -1224,3 +1259,73 @@ def test_a_cancelled_receive_loses_nothing(run: Run) -> None:
             await closed(client)
 
     run(main)
+
+
+class Wire(asyncio.Transport):
+    """A transport that leads nowhere, for what is about the order of bytes alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        pass
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def abort(self) -> None:
+        pass
+
+
+def in_fragments(message: str | bytes, cuts: list[int]) -> bytes:
+    data = message.encode() if isinstance(message, str) else message
+    ends = [*sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    result, start = b"", 0
+    for index, end in enumerate(ends):
+        opcode = CONTINUATION if index else TEXT if isinstance(message, str) else BINARY
+        result += frame(opcode, data[start:end], fin=index == len(ends) - 1)
+        start = end
+    return result
+
+
+@given(
+    messages=st.lists(
+        st.tuples(
+            st.one_of(st.text(max_size=200), st.binary(max_size=200)),
+            st.lists(st.integers(0, 200), max_size=3),
+        ),
+        max_size=5,
+    ),
+    pings=st.lists(st.binary(max_size=125), max_size=2),
+    cuts=st.lists(st.integers(0, 2000), max_size=20),
+)
+def test_however_the_bytes_arrive(
+    messages: list[tuple[str | bytes, list[int]]], pings: list[bytes], cuts: list[int]
+) -> None:
+    data = b"".join(in_fragments(*message) for message in messages)
+    data += b"".join(frame(PING, ping) for ping in pings) + close_frame(4001, b"bye")
+
+    async def main() -> None:
+        buffer = memoryview(bytearray(READ_SIZE))
+        options = WebSocketOptions()
+        websocket = Http1WebSocket("backend a", options=options, buffer=buffer, registry=set())
+        wire = Wire()
+        ends = [*sorted(min(cut, len(data)) for cut in cuts), len(data)]
+        websocket.take_over(wire, data[: ends[0]])
+        for start, end in itertools.pairwise(ends):
+            if start < end:
+                websocket.get_buffer(-1)[: end - start] = data[start:end]
+                websocket.buffer_updated(end - start)
+        for message, _ in messages:
+            assert await websocket.receive() == message
+        ended = await end_of(websocket)
+        assert (ended.code, ended.reason) == (4001, "bye")
+        sizes = [6 + len(ping) for ping in pings] + [6 + 5]
+        assert len(wire.written) == sum(sizes)
+        websocket.connection_lost(None)
+
+    asyncio.run(main())
