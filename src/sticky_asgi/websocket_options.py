@@ -11,6 +11,9 @@ from .checks import is_amount, is_int
 class WebSocketOptions:
     """What a pool allows a WebSocket, on the gateway→backend leg.
 
+    For backends in process only `close_timeout` means anything: it is the time that an application
+    has to return.
+
     Args:
         max_message: Bytes a message may have, fragments joined. Default 16 MiB, uvicorn's
             `ws_max_size`, which holds for the client's leg as well: keep the two alike. The one who

@@ -1264,9 +1264,13 @@ def test_a_cancelled_receive_loses_nothing(run: Run) -> None:
 class Wire(asyncio.Transport):
     """A transport that leads nowhere, for what is about the order of bytes alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_lost: bool = False) -> None:
         super().__init__()
         self.written = b""
+        self.is_lost = is_lost
+
+    def is_closing(self) -> bool:
+        return self.is_lost
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         pass
@@ -1329,3 +1333,21 @@ def test_however_the_bytes_arrive(
         websocket.connection_lost(None)
 
     asyncio.run(main())
+
+
+def test_a_connection_that_is_lost_already() -> None:
+    """Its end has been told to the one it is taken over from."""
+
+    async def main() -> None:
+        registry: set[Http1WebSocket] = set()
+        buffer, options = memoryview(bytearray(64)), WebSocketOptions()
+        websocket = Http1WebSocket("backend a", options=options, buffer=buffer, registry=registry)
+        websocket.take_over(Wire(is_lost=True), frame(TEXT, b"last"))
+        assert not registry
+        assert await websocket.receive() == "last"
+        ended = await end_of(websocket)
+        assert ended.code == 1006
+        assert isinstance(ended.error, ConnectionLost)
+        await websocket.aclose()
+
+    run_once(main)

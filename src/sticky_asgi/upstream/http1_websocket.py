@@ -174,6 +174,9 @@ class Http1WebSocket(asyncio.BufferedProtocol):
         self._expect_life()
         if data:
             self._receive(data)
+        if transport.is_closing():
+            # The answer was found in a connection that had been lost: nobody says so again.
+            self.connection_lost(None)
 
     # asyncio.BufferedProtocol
 
