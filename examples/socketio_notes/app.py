@@ -28,7 +28,7 @@ PAGE = """<!doctype html>
 <title>Notes</title>
 <script src="https://cdn.socket.io/4.8.1/socket.io.min.js"></script>
 <form><input name="text" placeholder="A note" autofocus> <button>Add</button></form>
-<p id="where"></p>
+<p>Process <span id="process"></span></p>
 <ul></ul>
 <script>
   localStorage.user ??= Math.random().toString(36).slice(2);
@@ -37,7 +37,7 @@ PAGE = """<!doctype html>
     event.preventDefault();
     const answer = await socket.emitWithAck("note", event.target.text.value);
     event.target.reset();
-    document.querySelector("#where").textContent = `process ${answer.process}`;
+    document.querySelector("#process").textContent = answer.process;
     document.querySelector("ul").replaceChildren(...answer.notes.map((text) => {
       const item = document.createElement("li");
       item.textContent = text;

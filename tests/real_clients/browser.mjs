@@ -29,7 +29,7 @@ export async function inBrowser(visitors, visit) {
   try {
     for (let number = 0; number < visitors; number++) {
       const page = await browser.newPage();
-      page.setDefaultTimeout(15_000);
+      page.setDefaultTimeout(30_000);
       page.troubles = [];
       const note = (request, response) => {
         const what = trouble(request, response);

@@ -26,7 +26,7 @@ from tests.servers import ROOT, ProcessBackend
 
 HERE = Path(__file__).parent
 REPLICAS = 3
-VISIT_TIMEOUT = 60.0
+VISIT_TIMEOUT = 100.0
 
 #: An app's command line behind Python's, by the port that it is to listen on.
 Command = Callable[[int], Sequence[str]]

@@ -1,9 +1,10 @@
 // node streamlit.mjs URL VISITORS: click, look at the pictures, upload files and lose the WebSocket
 // in examples/streamlit_notes.
+// node streamlit.mjs URL 1 kill: kill the replica after some clicks.
 
 import { inBrowser, shown } from "./browser.mjs";
 
-const [url, visitors] = process.argv.slice(2);
+const [url, visitors, kill] = process.argv.slice(2);
 
 /** Keep the page's WebSockets where `cut` finds them. Runs in the page, before anything else. */
 function keepWebSockets() {
@@ -29,6 +30,18 @@ await inBrowser(Number(visitors), async (page) => {
   await click();
   const seen = { clicks: await clicked(2).innerText(), sizes: [] };
 
+  const clickOverNext = async (lose) => {
+    const again = page.waitForEvent("websocket");
+    await lose();
+    await again;
+    await click();
+  };
+  if (kill) {
+    const replica = Number(seen.clicks.split(" ").at(-1));
+    await clickOverNext(() => process.kill(replica, "SIGKILL"));
+    return { ...seen, clicksAfterKill: await clicked(1).innerText() };
+  }
+
   const pictures = page.locator("img");
   await pictures.nth(3).waitFor({ state: "attached" });
   await page.waitForFunction(() => [...document.images].every((image) => image.complete));
@@ -43,13 +56,10 @@ await inBrowser(Number(visitors), async (page) => {
     if (seen.sizes.at(-1) === null) return seen;
   }
 
+  await clickOverNext(() => page.evaluate(cut));
+  seen.clicksAfterCut = await clicked(3).innerText();
+
   await page.getByText("A large table").click();
   await page.getByTestId("stDataFrame").waitFor();
-
-  const again = page.waitForEvent("websocket");
-  await page.evaluate(cut);
-  await again;
-  await click();
-  seen.clicksAfterCut = await clicked(3).innerText();
   return seen;
 });

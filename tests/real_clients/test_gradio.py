@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 
 import pytest
 from gradio_client import Client
@@ -46,3 +47,11 @@ def test_the_python_client_keeps_the_cookie(front: Front) -> None:
     answers = [client.predict("milk", api_name="/add") for _ in range(4)]
     (process,) = {int(answer.split()[-1]) for answer in answers}
     assert answers == [f"{count} notes in process {process}" for count in (1, 2, 3, 4)]
+
+
+def test_without_affinity_the_python_client_loses_an_event(front: Front) -> None:
+    client = Client(front.balanced, verbose=False)
+    assert client.cookies == {}
+    with pytest.raises(CancelledError):
+        for _ in range(4):
+            client.submit("milk", api_name="/add").result(timeout=30)

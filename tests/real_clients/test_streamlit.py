@@ -41,3 +41,10 @@ def test_without_affinity_pictures_are_missing(front: Front) -> None:
     (visit,) = node("streamlit.mjs", front.balanced, "1", browser=True)
     assert visit["pictures"] < 4
     assert re.match(r"404 /media/", visit["troubles"][0])
+
+
+# The last test, for it leaves one replica less.
+def test_a_page_begins_anew_elsewhere_when_its_replica_is_killed(front: Front) -> None:
+    (visit,) = node("streamlit.mjs", front.sticky, "1", "kill", browser=True)
+    killed, process = (int(visit[key].split()[-1]) for key in ("clicks", "clicksAfterKill"))
+    assert process in front.pids - {killed}
