@@ -53,5 +53,4 @@ def test_without_affinity_the_python_client_loses_an_event(front: Front) -> None
     client = Client(front.balanced, verbose=False)
     assert client.cookies == {}
     with pytest.raises(CancelledError):
-        for _ in range(4):
-            client.submit("milk", api_name="/add").result(timeout=30)
+        [client.submit("milk", api_name="/add").result(timeout=30) for _ in range(4)]
