@@ -276,7 +276,7 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_bad_acceptance(run: Run, lie: str) -> None:
+def test_a_bad_acceptance(lie: str) -> None:
     def handler(connection: Connection) -> None:
         request = connection.read_head()
         accept = b"Sec-WebSocket-Accept: " + accept_of(request)
@@ -296,7 +296,7 @@ def test_a_bad_acceptance(run: Run, lie: str) -> None:
             await until(lambda: backend.connection().done.is_set())
             await closed(client)
 
-    run(main)
+    run_once(main)
 
 
 @pytest.mark.parametrize(
@@ -677,7 +677,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("data", "code"), BAD.values(), ids=BAD)
-def test_what_breaks_the_protocol(run: Run, data: bytes, code: int) -> None:
+def test_what_breaks_the_protocol(data: bytes, code: int) -> None:
     frames: list[tuple[int, bytes]] = []
 
     def handler(connection: Connection) -> None:
@@ -703,7 +703,7 @@ def test_what_breaks_the_protocol(run: Run, data: bytes, code: int) -> None:
             assert struct.unpack("!H", frames[0][1][:2]) == (code,)
             await closed(client)
 
-    run(main)
+    run_once(main)
 
 
 def test_as_large_as_allowed(run: Run) -> None:
