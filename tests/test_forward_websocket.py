@@ -11,12 +11,20 @@ from starlette.testclient import TestClient
 from starlette.types import Message
 from starlette.websockets import WebSocketDisconnect
 
-from sticky_asgi import Backend, ClientDisconnected, Gateway, Pool, SignedCookie
+from sticky_asgi import (
+    Backend,
+    ClientDisconnected,
+    Gateway,
+    Pool,
+    SignedCookie,
+    StaleConnection,
+)
 from sticky_asgi.forward_http import ClientWatch
-from sticky_asgi.forward_websocket import WebSocketExchange
-from sticky_asgi.upstream import WebSocketEnded
+from sticky_asgi.forward_websocket import WebSocketExchange, may_be_sent
+from sticky_asgi.request import RawHeaders
+from sticky_asgi.upstream import UpstreamRequest, WebSocketEnded
 
-from .loops import run
+from .loops import run, turn
 from .websocket_peers import Events, Talker
 
 
@@ -236,3 +244,73 @@ def test_in_process() -> None:
         assert (caught.value.code, caught.value.reason) == (4001, "why")
     assert (len(events), events[-1].close_code) == (5, 4001)
     assert pool.in_flight == 0
+
+
+@pytest.mark.parametrize("code", [1000, 1003, 1007, 1014, 3000, 4999])
+def test_codes_that_may_be_sent(code: int) -> None:
+    assert may_be_sent(code)
+
+
+@pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 2999, 5000])
+def test_codes_that_must_not_be_sent(code: int) -> None:
+    assert not may_be_sent(code)
+
+
+class EndedBackend:
+    """It has closed and takes nothing any more, but what it has sent before is still to come."""
+
+    status = 101
+    headers: RawHeaders = []
+    subprotocol = None
+
+    def __init__(self, *left: str | bytes) -> None:
+        self.left = [*left]
+        self.refused = asyncio.Event()
+
+    async def open_websocket(self, request: UpstreamRequest) -> EndedBackend:
+        return self
+
+    async def send(self, message: str | bytes) -> None:
+        self.refused.set()
+        raise WebSocketEnded(4000, "done")
+
+    async def receive(self) -> str | bytes:
+        await self.refused.wait()
+        await turn()
+        if not self.left:
+            raise WebSocketEnded(4000, "done")
+        return self.left.pop(0)
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        raise AssertionError("it is closed already")
+
+    async def aclose(self) -> None:
+        pass
+
+
+class Approval:
+    """Lets every answer pass."""
+
+    def answered(self, response: object) -> RawHeaders:
+        return []
+
+    def may_reopen(self, error: StaleConnection) -> bool:
+        raise AssertionError
+
+
+def test_what_an_ended_backend_has_sent_before_arrives() -> None:
+    async def main() -> None:
+        server, backend = Server(), EndedBackend("late", b"later")
+        server.says(text="too late")
+        exchange = server.exchange()
+        client: Any = backend
+        await exchange.forward(client, UpstreamRequest("GET", b"/", []), Approval())
+        accept, *rest = server.sent
+        assert accept["type"] == "websocket.accept"
+        assert rest == [
+            {"type": "websocket.send", "text": "late"},
+            {"type": "websocket.send", "bytes": b"later"},
+            {"type": "websocket.close", "code": 4000, "reason": "done"},
+        ]
+
+    run(main)

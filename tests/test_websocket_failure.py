@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -36,6 +37,7 @@ from tests.servers import (
     serve,
 )
 from tests.websocket_peers import (
+    CLOSE,
     DEFAULT,
     IMPLEMENTATIONS,
     TEXT,
@@ -258,6 +260,21 @@ def test_a_client_that_is_lost_ends_the_backends_side(ws: str, leave: str) -> No
         assert front.pool.states[0].failures == 0
 
 
+@pytest.mark.parametrize("code", [999, 1005, 1006, 1015, 2500, 5000])
+def test_a_client_that_closes_with_a_code_that_it_must_not_send(code: int) -> None:
+    """Some servers take it, others break off."""
+    for ws in IMPLEMENTATIONS:
+        with talking(ws=ws) as (front, talker):
+            with RawClient(front.port) as client:
+                client.send(handshake())
+                assert client.read_head().status == 101
+                client.send(frame(CLOSE, struct.pack("!H", code), mask=True))
+                client.wait_closed()
+            eventually(lambda talker=talker: talker.ended)  # type: ignore[misc]
+            assert front.events.next().error is None
+            assert [line for line in front.server.errors if "ASGI" in line] == []
+
+
 def test_a_client_may_send_before_it_is_accepted(ws: str) -> None:
     """It must not (RFC 6455 §4.1), but nothing is lost."""
     may_answer = threading.Event()
@@ -276,7 +293,7 @@ def test_a_client_may_send_before_it_is_accepted(ws: str) -> None:
             threading.Event().wait(0.1)
             may_answer.set()
             assert client.read_head().status == 101
-            client.send(frame(TEXT, b"x", mask=True) + frame(8, b"\x0f\xa0", mask=True))
+            client.send(frame(TEXT, b"x", mask=True) + frame(CLOSE, b"\x0f\xa0", mask=True))
             client.wait_closed()
     assert received == [(4000, b"")]
 
