@@ -8,12 +8,14 @@ Run it, from the root of the repository:
     export STICKY_SECRET=$(openssl rand -hex 32)
     sticky-asgi run examples/live_notes/gateway.yaml
 
-    curl -N -c jar http://127.0.0.1:8000/events
+    curl -c jar http://127.0.0.1:8000/
+    curl -b jar -N http://127.0.0.1:8000/events &
     curl -b jar -d milk 'http://127.0.0.1:8000/messages?stream=...'
 
 A stream of events goes one way only, so what a client has to say to it is posted: that request
 must reach the replica where the stream is. A WebSocket goes both ways, but the next one may reach
-another replica. Clients that are no browsers have to keep the cookie, as curl does in `jar`.
+another replica. Clients that are no browsers have to keep the cookie, as curl does in `jar`, which
+it writes when it ends: hence the request before the stream.
 """
 
 from __future__ import annotations
@@ -72,8 +74,13 @@ async def websocket(websocket: WebSocket) -> None:
         await websocket.send_json({"process": os.getpid(), "notes": mine})
 
 
+async def home(request: Request) -> PlainTextResponse:
+    return PlainTextResponse(f"process {os.getpid()}\n")
+
+
 app = Starlette(
     routes=[
+        Route("/", home),
         Route("/events", events),
         Route("/messages", messages, methods=["POST"]),
         WebSocketRoute("/websocket", websocket),
