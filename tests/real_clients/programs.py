@@ -35,6 +35,9 @@ Command = Callable[[int], Sequence[str]]
 class Program(ProcessBackend):
     """A Python program that listens on the port it is told; started and ended as any backend."""
 
+    # Gradio imports for seconds even on an idle machine.
+    start_timeout = 90.0
+
     def __init__(self, command: Command, env: dict[str, str] | None = None) -> None:
         super().__init__(env=env)
         # Gradio takes no port on the command line.
@@ -91,6 +94,7 @@ def _environment(folder: Path) -> dict[str, str]:
         "TMPDIR": str(folder),
         "HF_HUB_OFFLINE": "1",
         "GRADIO_ANALYTICS_ENABLED": "False",
+        "STREAMLIT_SERVER_ADDRESS": "127.0.0.1",
         "STREAMLIT_BROWSER_GATHER_USAGE_STATS": "false",
         "STREAMLIT_SERVER_HEADLESS": "true",
         "STREAMLIT_SERVER_FILE_WATCHER_TYPE": "none",
