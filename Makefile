@@ -4,6 +4,7 @@
 # make bench   what a request costs here and with others, as a table (takes half an hour)
 # make autobahn   Autobahn's WebSocket test suite against the gateway (needs a Python 2.7)
 # make floor   the tests with the oldest supported libraries only
+# make real-clients  get what the tests with Streamlit, Gradio and socket.io need, Node and Chromium
 # make clean   remove everything that was made here
 #
 # PYTHON picks the interpreter (3.11 or newer). Environments are made from pyproject.toml and the
@@ -25,16 +26,25 @@ PIP_OPTIONS := --quiet --disable-pip-version-check
 PYTEST_OPTIONS ?= --numprocesses 3 --dist loadfile
 # Tests of the documentation and the examples need FastAPI, which needs a newer Starlette.
 FLOOR_IGNORE := --ignore-glob='*test_docs*' --ignore-glob='*test_examples*' \
-	--ignore-glob='*test_readme*' --ignore=tests/docs --ignore=tests/examples
+	--ignore-glob='*test_readme*' --ignore=tests/docs --ignore=tests/examples \
+	--ignore=tests/real_clients
 
-.PHONY: demo test lint floor bench bench-tools clean
+.PHONY: demo test lint floor real-clients bench bench-tools clean
 .NOTPARALLEL:
 
 demo: .venv/.demo
 	.venv/bin/sticky-asgi demo --port $(PORT)
 
 test: lint floor
-	.venv/bin/python -m pytest $(PYTEST_OPTIONS) --cov --cov-report=term:skip-covered
+	@if $(MAKE) --no-print-directory real-clients; then \
+		ignored=; \
+	elif [ "$$CI" = true ]; then \
+		exit 1; \
+	else \
+		echo 'Skipped: the tests of real clients (tests/real_clients)'; \
+		ignored=--ignore=tests/real_clients; \
+	fi; \
+	.venv/bin/python -m pytest $(PYTEST_OPTIONS) $$ignored --cov --cov-report=term:skip-covered
 
 lint: .venv/.dev
 	.venv/bin/ruff check
@@ -52,6 +62,23 @@ floor:
 	else \
 		echo 'Skipped: the oldest libraries need Python 3.11 to 3.13 (FLOOR_PYTHON=python3.13)'; \
 	fi
+
+# What pip does not bring comes first: without it, there is no use for the rest.
+real-clients:
+	@missing=; \
+	command -v npm >/dev/null || missing='nodejs npm'; \
+	command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+	command -v google-chrome >/dev/null || missing="$$missing chromium"; \
+	if [ -z "$$missing" ]; then \
+		exit 0; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get install --quiet --yes --no-install-recommends $$missing; \
+	else \
+		echo "make: Node 20 with npm, and Chromium, are needed; missing: $$missing" \
+			'(on Debian and Ubuntu: apt install)' >&2; \
+		exit 1; \
+	fi
+	@$(MAKE) --no-print-directory .venv/.real-clients tests/real_clients/node_modules/.installed
 
 bench: .venv/.bench bench-tools
 	.venv/bin/python -m benchmarks $(BENCH_OPTIONS)
@@ -74,8 +101,8 @@ autobahn: .venv/.dev .venv-autobahn/.made
 		--reports .venv-autobahn/reports $(AUTOBAHN_OPTIONS)
 
 clean:
-	rm -rf .venv .venv-floor .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
-	rm -rf .venv-autobahn
+	rm -rf .venv .venv-floor .venv-autobahn tests/real_clients/node_modules
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
 	find src tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # $(call make_venv,interpreter,folder)
@@ -106,6 +133,15 @@ endef
 
 .venv/.dev: pyproject.toml constraints.txt | .venv/.made
 	PIP_CONSTRAINT=constraints.txt .venv/bin/python -m pip install $(PIP_OPTIONS) -e '.[dev]'
+	@touch $@
+
+.venv/.real-clients: pyproject.toml constraints.txt | .venv/.made
+	PIP_CONSTRAINT=constraints.txt .venv/bin/python -m pip install $(PIP_OPTIONS) -e '.[real-clients]'
+	@touch $@
+
+# Chromium is the system's: no script of a package has anything to fetch.
+tests/real_clients/node_modules/.installed: tests/real_clients/package-lock.json
+	npm ci --prefix tests/real_clients --ignore-scripts --no-audit --no-fund --loglevel error
 	@touch $@
 
 .venv/.bench: pyproject.toml constraints.txt | .venv/.made

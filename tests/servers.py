@@ -1062,6 +1062,9 @@ class ProcessBackend:
         options: More options of uvicorn's command line.
     """
 
+    #: Seconds until it must accept connections.
+    start_timeout = 3 * WAIT
+
     def __init__(
         self,
         app: str = "tests.apps:counter",
@@ -1117,7 +1120,7 @@ class ProcessBackend:
             stderr=subprocess.STDOUT,
         )
         try:
-            eventually(self._accepts, 3 * WAIT, f"{self.id} accepts connections")
+            eventually(self._accepts, self.start_timeout, f"{self.id} accepts connections")
         except BaseException:
             self.kill()
             raise

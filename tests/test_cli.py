@@ -29,6 +29,7 @@ from sticky_asgi.serving import Settings, create_app
 from tests import servers
 from tests.conftest import Authority
 from tests.servers import RawBackend, RawClient, eventually, free_port, request, responding
+from tests.websocket_peers import DEFAULT, Talker, connect, end_of
 
 SECRET = "0123456789abcdef-old"
 NEWER = "0123456789abcdef-new"
@@ -476,6 +477,51 @@ def test_access_log(tmp_path: Path, form: str) -> None:
                 assert json.loads(line)["backend"] == a.id
             else:
                 assert line.startswith(f'127.0.0.1 "GET /" 200 pool=shop backend={a.id} ')
+
+
+def test_websockets(tmp_path: Path) -> None:
+    """The server lets through what the most generous pool allows, and compresses nothing."""
+    path = tmp_path / "gateway.yaml"
+    talker = Talker()
+    with servers.serve(talker, ws=DEFAULT) as backend:
+        websocket = {"shop": "1KiB", "big": "20MiB"}
+        pools = {
+            name: {"backends": [backend.url], "websocket": {"max_message": size}}
+            for name, size in websocket.items()
+        }
+        routes = [{"path": "/", "pool": "shop"}, {"path": "/big", "pool": "big"}]
+        path.write_text(json.dumps({"pools": pools, "routes": routes}))
+        with running("--access-log=text", str(path)) as (command, port):
+            with connect(port, "/big", max_size=None) as client:
+                assert client.response is not None
+                assert "Sec-WebSocket-Extensions" not in client.response.headers
+                message = bytes(17 * 1024 * 1024)
+                client.send(f"flood {len(message)} 1")
+                assert client.recv() == message
+            with connect(port) as client:
+                client.send(bytes(1025))
+                assert end_of(client)[0] == 1009
+            eventually(lambda: command.stdout.count("\n") == 2)
+            first, second = command.stdout.splitlines()
+            assert first.startswith('127.0.0.1 "GET /big" 101 pool=big ')
+            assert (first.split()[-1], second.split()[-1]) == ("close=1000", "close=1009")
+            with connect(port) as client:
+                command.process.terminate()
+                assert end_of(client)[0] == 1012
+            assert command.wait() == 0
+        eventually(lambda: len(talker.ended) == 3)
+    assert talker.ended[-1][0] == 1012
+
+
+def test_no_limit_for_websockets(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    with servers.serve(Talker(), ws=DEFAULT, ws_max_size=2**30) as backend:
+        pool = {"backends": [backend.url], "websocket": {"max_message": None}}
+        path.write_text(json.dumps({"pools": {"shop": pool}}))
+        with running(str(path)) as (_, port), connect(port, max_size=None) as client:
+            message = bytes(17 * 1024 * 1024)
+            client.send(message)
+            assert client.recv() == message
 
 
 def test_no_server_and_date_headers(tmp_path: Path) -> None:

@@ -18,12 +18,17 @@ import uvicorn
 from examples import fastapi_gateway, mounted_gateway, sessions_shared_or_sticky, starlette_gateway
 from starlette.types import ASGIApp
 
+from sticky_asgi import config
+
 from .servers import ROOT, serve
 
 pytest.register_assert_rewrite("examples.in_process_test")
 from examples.in_process_test import *  # noqa: E402, F403
 
 SERVED = ("fastapi_gateway", "mounted_gateway", "starlette_gateway")
+
+#: Folders with an app and a gateway's configuration; tests/real_clients has what they do.
+APPS = ("gradio_notes", "live_notes", "socketio_notes", "streamlit_notes")
 
 
 @contextmanager
@@ -42,6 +47,20 @@ def visitors(app: ASGIApp, number: int) -> Iterator[list[httpx.Client]]:
 def test_no_example_is_forgotten() -> None:
     known = {*SERVED, "in_process_test", "sessions_shared_or_sticky"}
     assert {path.stem for path in (ROOT / "examples").glob("*.py")} == known
+    assert {path.parent.name for path in (ROOT / "examples").glob("*/app.py")} == {*APPS}
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_an_app_says_how_it_is_run_before_its_gateway(name: str) -> None:
+    folder = ROOT / "examples" / name
+    settings = config.load(folder / "gateway.yaml", environ={"STICKY_SECRET": "s" * 32})
+    (pool,) = settings.make_pools().values()
+    assert pool.affinity is not None
+    text = (folder / "app.py").read_text(encoding="utf-8")
+    assert f"sticky-asgi run examples/{name}/gateway.yaml" in text
+    for backend in pool.backends:
+        assert backend.url is not None
+        assert backend.url.rpartition(":")[2] in text
 
 
 def test_starlette_gateway() -> None:

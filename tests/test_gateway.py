@@ -513,11 +513,44 @@ def test_an_error_response_of_ones_own() -> None:
     assert path == "/x"
 
 
-def test_a_web_socket_is_refused() -> None:
+def handshake(gateway: Gateway, *headers: tuple[bytes, bytes], **scope: Any) -> Visit:
+    """A WebSocket's handshake, from a server that can refuse it with a response."""
+    visit = Visit(
+        gateway,
+        type="websocket",
+        headers=[(b"host", b"test"), *headers],
+        **{"extensions": {"websocket.http.response": {}}, **scope},
+    )
+    del visit.scope["method"]
+    return visit
+
+
+def test_a_web_socket_without_a_route_is_refused() -> None:
     async def main() -> None:
-        gateway = Gateway({"/": pool(a=hello())})
-        visit = Visit(gateway, type="websocket")
+        gateway = Gateway({"/shop": pool(a=hello())})
+        visit = handshake(gateway)
+        assert (await visit.hear())["status"] == 404
+        visit = handshake(gateway, extensions=None)
         assert await visit.hear() == {"type": "websocket.close", "code": 1000}
+        await visit.task
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        pytest.param((b"content-length", b"5"), id="length"),
+        pytest.param((b"transfer-encoding", b"chunked"), id="chunked"),
+    ],
+)
+def test_a_handshake_with_a_body_is_refused(framing: tuple[bytes, bytes]) -> None:
+    """Who does not read a body takes it for messages."""
+
+    async def main() -> None:
+        visit = handshake(Gateway({"/": pool(a=hello())}), framing)
+        assert (await visit.hear())["status"] == 400
+        assert (await visit.hear())["type"] == "websocket.http.response.body"
         await visit.task
 
     run(main())

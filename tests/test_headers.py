@@ -11,6 +11,7 @@ from sticky_asgi.headers import (
     HOP_BY_HOP,
     RequestHead,
     downstream_headers,
+    handshake_headers,
     is_cacheable,
     listed,
     upstream_headers,
@@ -607,3 +608,24 @@ def test_rule_19_cookies_that_http_2_split_are_joined() -> None:
     crumbs = [(b"cookie", b"a=1"), (b"accept", b"*/*"), (b"cookie", b"b=2")]
     assert [v for n, v in head(*crumbs, version="2").headers if n == b"cookie"] == [b"a=1; b=2"]
     assert [v for n, v in head(*crumbs).headers if n == b"cookie"] == [b"a=1", b"b=2"]
+
+
+def test_a_handshake_loses_what_is_of_one_connection() -> None:
+    fields = [
+        (b"host", b"test"),
+        (b"sec-websocket-key", b"k"),
+        (b"sec-websocket-version", b"13"),
+        (b"sec-websocket-extensions", b"permessage-deflate"),
+        (b"sec-websocket-accept", b"a"),
+        (b"sec-websocket-protocol", b"v1, v2"),
+        (b"sec-websocket-protocol", b"v3"),
+        (b"content-length", b"0"),
+        (b"origin", b"http://shop.test"),
+    ]
+    kept = [fields[0], *fields[5:7], fields[8]]
+    assert handshake_headers(head(*fields), fields) == kept
+
+
+@pytest.mark.parametrize("value", [b"", b" ", b",", b", ,"])
+def test_a_handshake_that_offers_nothing_says_nothing(value: bytes) -> None:
+    assert handshake_headers(head(), [(b"sec-websocket-protocol", value)]) == []

@@ -9,7 +9,7 @@ import pytest
 
 from sticky_asgi import Backend, Gateway, HeadTooLarge, Pool, SignedCookie
 from sticky_asgi.affinity import AffinityStatus, Resolution
-from sticky_asgi.inbound import HeadReader, InboundRequest
+from sticky_asgi.inbound import HeadReader, InboundRequest, handshake_scope
 from sticky_asgi.request import RawHeaders, RequestInfo
 from sticky_asgi.routes import Route
 from sticky_asgi.trusted_proxies import TrustedProxies
@@ -222,3 +222,34 @@ def test_what_one_request_is_given_does_not_change_what_the_next_one_gets() -> N
     assert (b"x-forwarded-prefix", b"/shop") in prefixed.headers
     assert prefixed.lines is None
     assert b"x-forwarded-prefix" not in sent(reader, scope_of())
+
+
+def websocket_scope(*headers: tuple[bytes, bytes], **more: Any) -> Any:
+    scope = scope_of(*headers, **{"type": "websocket", "scheme": "ws", **more})
+    del scope["method"]
+    return handshake_scope(scope)
+
+
+def test_a_handshake_and_a_request_that_read_alike_are_not_taken_for_each_other() -> None:
+    reader = reader_of(pool_of())
+    fields = [(b"sec-websocket-key", b"k"), (b"content-length", b"0")]
+    for _ in range(3):
+        assert sent(reader, scope_of(*fields))[b"sec-websocket-key"] == b"k"
+        assert b"sec-websocket-key" not in sent(reader, websocket_scope(*fields))
+
+
+def test_a_handshake_is_a_get_request_without_a_body() -> None:
+    reader = reader_of(pool_of())
+    for version in ("1.1", "2"):
+        scope = websocket_scope(http_version=version)
+        request = InboundRequest(scope, Route(reader.pool), reader)
+        assert (request.method, request.scheme, request.may_have_body) == ("GET", "http", False)
+    assert sent(reader, websocket_scope(scheme="wss"))[b"x-forwarded-proto"] == b"https"
+
+
+def test_subprotocols_that_a_server_keeps_apart_are_offered_all_the_same() -> None:
+    reader, name = reader_of(pool_of()), b"sec-websocket-protocol"
+    assert sent(reader, websocket_scope(subprotocols=["b", "a"]))[name] == b"b, a"
+    scope = websocket_scope((name, b"b,a"), subprotocols=["b", "a"])
+    assert sent(reader, scope)[name] == b"b,a"
+    assert name not in sent(reader, websocket_scope(subprotocols=[]))

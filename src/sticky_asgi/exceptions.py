@@ -164,7 +164,7 @@ class StaleConnection(UpstreamError):
 
 
 class ConnectionLost(UpstreamError):
-    """The backend closed or reset a connection before its response was complete."""
+    """The backend closed or reset a connection before its response, or its WebSocket, was over."""
 
     stage: Stage = "head"
 
@@ -176,7 +176,7 @@ class ConnectionLost(UpstreamError):
 
 
 class MalformedResponse(ConnectionLost):
-    """What the backend sent is not an HTTP response that may be forwarded."""
+    """What the backend sent is not an HTTP response that may be forwarded, or breaks RFC 6455."""
 
 
 class UnwantedStatus(UpstreamError):
@@ -197,7 +197,7 @@ class ResponseTimeout(UpstreamError):
 
 
 class IdleTimeout(UpstreamError):
-    """No byte of a response body for `Timeouts.idle` seconds."""
+    """No byte of a response body for `Timeouts.idle` seconds, or no answer to a WebSocket ping."""
 
     stage: Stage = "body"
     status_code = 504

@@ -27,9 +27,8 @@ from .upstream import (
 REFUSAL_SIZE = 65536
 REFUSAL_TIME = 5.0
 
-#: What is said in place of codes that must not be sent (RFC 6455 §7.4.1): that the backend gave
-#: none, that it is lost, that its certificate was bad.
-_SENDABLE = {1005: 1000, 1006: 1011, 1015: 1011}
+#: Codes that stand for something else than what a close frame says (RFC 6455 §7.4.1).
+NO_CODE, LOST = 1005, 1006
 
 _TOO_BIG = "message too big"
 
@@ -104,12 +103,15 @@ class WebSocketExchange(Exchange):
         if outward.cancelled():
             ended = inward.result()
             self.close_code = ended.code
-            if ended.code != 1006:  # Else the backend loses its client as we did.
+            # Else the backend loses its client as we did.
+            if ended.code == NO_CODE or may_be_sent(ended.code):
                 await backend.close(ended.code, ended.reason)
             return
         ended = outward.result()
         self.close_code = ended.code
-        await self.close(_SENDABLE.get(ended.code, ended.code), ended.reason)
+        # ASGI knows no close without a code.
+        fallback = 1000 if ended.code == NO_CODE else 1011
+        await self.close(ended.code if may_be_sent(ended.code) else fallback, ended.reason)
         if ended.error is not None:
             raise ended.error
 
@@ -151,7 +153,7 @@ class WebSocketExchange(Exchange):
         watcher, self._watcher = self._watcher, None
         message = (None if watcher is None else await watcher) or await self.receive()
         if message["type"] == "websocket.disconnect":
-            raise WebSocketEnded(message.get("code") or 1005, message.get("reason") or "")
+            raise WebSocketEnded(message.get("code") or NO_CODE, message.get("reason") or "")
         text: str | None = message.get("text")
         content = message["bytes"] if text is None else text
         if self._is_too_big(content):
@@ -174,12 +176,17 @@ class WebSocketExchange(Exchange):
         except (OSError, RuntimeError) as exc:
             # uvicorn raises RuntimeError when it was the one who closed it, as it does for a
             # message that is too big.
-            raise WebSocketEnded(1006) from exc
+            raise WebSocketEnded(LOST) from exc
 
     async def close(self, code: int, reason: str) -> None:
         """Close it; without effect when the client has left."""
         with suppress(OSError, RuntimeError):
             await self._send({"type": "websocket.close", "code": code, "reason": reason})
+
+
+def may_be_sent(code: int) -> bool:
+    """Whether a close frame may have this code (RFC 6455 §7.4)."""
+    return 3000 <= code <= 4999 or (1000 <= code <= 1014 and code not in (1004, NO_CODE, LOST))
 
 
 async def _body_of(refusal: UpstreamResponse) -> bytes:
@@ -204,6 +211,8 @@ async def _carry(
             message = await read()
         except WebSocketEnded as ended:
             return ended
-        # Who takes no message any more may still have some to deliver: those end first.
-        with suppress(WebSocketEnded):
+        try:
             await write(message)
+        except WebSocketEnded:
+            # Who takes no message any more may still have some to deliver. Those come first.
+            pass

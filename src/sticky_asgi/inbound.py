@@ -121,7 +121,8 @@ def handshake_scope(scope: Scope) -> Scope:
     if offered and not any(name == b"sec-websocket-protocol" for name, _ in headers):
         # uvicorn with wsproto takes this field out of the others.
         headers = [*headers, (b"sec-websocket-protocol", ", ".join(offered).encode("latin-1"))]
-    return {"scheme": "ws", **scope, "method": "GET", "headers": headers}
+    scheme = "wss" if scope.get("scheme") in ("wss", "https") else "ws"
+    return {**scope, "method": "GET", "scheme": scheme, "headers": headers}
 
 
 class InboundRequest(RequestInfo):

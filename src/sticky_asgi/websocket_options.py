@@ -11,11 +11,14 @@ from .checks import is_amount, is_int
 class WebSocketOptions:
     """What a pool allows a WebSocket, on the gateway→backend leg.
 
+    For backends in process only `close_timeout` means anything: it is the time that an application
+    has to return.
+
     Args:
         max_message: Bytes a message may have, fragments joined. Default 16 MiB, uvicorn's
-            `ws_max_size`, which holds for the client's leg: keep the two alike. The one who sends
-            more is told 1009 (RFC 6455 §7.4.1), and the other one that the connection failed.
-            None: no limit.
+            `ws_max_size`, which holds for the client's leg as well: keep the two alike. The one who
+            sends more is told 1009 (RFC 6455 §7.4.1); a backend whose client did is closed with
+            1009, a client whose backend did with 1011. None: no limit.
         ping_interval: Seconds without a byte from the backend after which it gets a ping. Default
             20. None: never; a backend whose host has gone is then only noticed by what is sent to
             it.

@@ -136,6 +136,9 @@ class Http1Client:
         self._is_closed = True
         while self._idle:
             self._idle.popitem()[0].abort()
+        for websocket in [*self.websockets]:
+            if websocket.is_over:  # It only waits for the backend to close the connection.
+                websocket.abort()
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None

@@ -181,7 +181,7 @@ class ResponseReader:
         if not (is_1_1 or head.startswith(b"HTTP/1.0 ")) or not 100 <= status <= 599:
             raise self._refused(f"status {status} of {head[:8]!r}")
         if status == 101:
-            self._switch()
+            self._switch(is_1_1)
         elif status < 200:
             # Whatever it says of a body, it has none (RFC 9110 §15.2): a new parser will not
             # look for one.
@@ -190,7 +190,7 @@ class ResponseReader:
         else:
             self._begin(status, is_1_1, head)
 
-    def _switch(self) -> None:
+    def _switch(self, is_1_1: bool) -> None:
         """Make sure that the protocol is the one that was asked for (RFC 9110 §7.8)."""
         connection: frozenset[bytes] = frozenset()
         protocols: frozenset[bytes] = frozenset()
@@ -201,7 +201,7 @@ class ResponseReader:
                 protocols |= listed(value)
         if self._upgrade is None:
             raise self._refused("switched protocols unasked")
-        if b"upgrade" not in connection or protocols != {self._upgrade}:
+        if not is_1_1 or b"upgrade" not in connection or protocols != {self._upgrade}:
             raise self._refused("switched to another protocol than was asked for")
         self._left, self._parser = -1, None
         dropped = not_end_to_end(connection, status=101)

@@ -98,6 +98,11 @@ class Http1WebSocket(asyncio.BufferedProtocol):
         """Whether neither side has begun to close it."""
         return self._end is None and self._protocol.state is OPEN
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the backend has ended it, or its connection has ended."""
+        return self._end is not None
+
     async def receive(self) -> str | bytes:
         """The next message, its fragments joined."""
         while not self._messages:
@@ -128,7 +133,7 @@ class Http1WebSocket(asyncio.BufferedProtocol):
             else:
                 self._protocol.send_close(code, reason)
             self._flush()
-            self._timer.start(self._options.close_timeout, self._drop)
+            self._timer.start(self._options.close_timeout, self.abort)
         self._is_discarding = True
         self._messages.clear()
         self._held = 0
@@ -141,7 +146,7 @@ class Http1WebSocket(asyncio.BufferedProtocol):
         """Let go of it. Without a close before that drops the connection."""
         # What is being closed is closed by the timer at the latest.
         if self._protocol.state is OPEN:
-            self._drop()
+            self.abort()
 
     async def _wait(self) -> None:
         """Wait until something has changed. Raises WebSocketEnded when nothing will any more."""
@@ -169,6 +174,9 @@ class Http1WebSocket(asyncio.BufferedProtocol):
         self._expect_life()
         if data:
             self._receive(data)
+        if transport.is_closing():
+            # The answer was found in a connection that had been lost: nobody says so again.
+            self.connection_lost(None)
 
     # asyncio.BufferedProtocol
 
@@ -216,7 +224,7 @@ class Http1WebSocket(asyncio.BufferedProtocol):
         self._answer()
         if self.is_open:
             self._expect_life()
-            self._pause_reading()
+            self._pause_when_full()
         self._wake()
 
     def _refused(self, exc: Exception) -> MalformedResponse:
@@ -246,7 +254,7 @@ class Http1WebSocket(asyncio.BufferedProtocol):
             self._messages.append(message)
             self._held += len(message) + _OVERHEAD
 
-    def _pause_reading(self) -> None:
+    def _pause_when_full(self) -> None:
         if self._held > HIGH_WATER and self._transport is not None:
             self._is_reading_paused = True
             self._transport.pause_reading()
@@ -303,7 +311,7 @@ class Http1WebSocket(asyncio.BufferedProtocol):
         self._flush()
         seconds = self._options.ping_timeout
         self._break_off(IdleTimeout(f"{self._name} did not answer a ping for {seconds:g} seconds"))
-        self._drop()
+        self.abort()
 
     # The end.
 
@@ -311,13 +319,14 @@ class Http1WebSocket(asyncio.BufferedProtocol):
         if self._end is None:
             self._end = (code, reason, error)
             # RFC 6455 §7.1.1: the server closes the connection; we only see that it does.
-            self._timer.start(self._options.close_timeout, self._drop)
+            self._timer.start(self._options.close_timeout, self.abort)
             self._wake()
 
     def _break_off(self, error: UpstreamError) -> None:
         self._finish(CloseCode.ABNORMAL_CLOSURE, "", error)
 
-    def _drop(self) -> None:
+    def abort(self) -> None:
+        """Drop the connection. Again: no effect."""
         self._finish(CloseCode.ABNORMAL_CLOSURE)
         self._timer.close()
         if self._transport is not None:
