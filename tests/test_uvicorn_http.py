@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sticky_asgi import uvicorn_http
 from sticky_asgi.uvicorn_http import JOINED, H11Protocol, HeadHolder, HttpToolsProtocol
 from tests import servers
+from tests.apps import lifespan
 from tests.conftest import Authority
 from tests.servers import RawClient, encode_request
 
@@ -238,6 +239,35 @@ def test_over_tls(protocol: type[asyncio.Protocol], loop: Any, authority: Author
     ):
         for _ in range(2):
             assert client.request().body == b"hello"
+
+
+@pytest.mark.parametrize("protocol", CLASSES)
+def test_a_websocket_gets_the_connection_itself(protocol: type[asyncio.Protocol]) -> None:
+    """After a response that is still held back, which must not be lost."""
+    seen: list[object] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body"})
+        elif scope["type"] == "websocket":
+            await receive()
+            seen.extend(type(one.transport) for one in running.server.server_state.connections)
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "text": "HTTP/1."})
+            await receive()
+        else:
+            await lifespan(receive, send)
+
+    upgrade = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+    upgrade += [(b"Sec-WebSocket-Version", b"13")]
+    upgrade += [(b"Sec-WebSocket-Key", b"MDEyMzQ1Njc4OWFiY2RlZg==")]
+    with servers.serve(app, http=protocol, ws="auto") as running, RawClient(running.port) as client:
+        assert client.request().status == 204
+        client.send(encode_request(headers=upgrade))
+        assert client.read_head().status == 101
+        assert client.recv() == b"\x81\x07HTTP/1."
+        assert HeadHolder not in seen
 
 
 @pytest.mark.parametrize("name", ["H11Protocol", "HttpToolsProtocol"])

@@ -12,10 +12,13 @@ or `uvicorn.run(app, http=HttpToolsProtocol)`. They work for every ASGI applicat
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol as _H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as _HttpToolsProtocol
+
+if TYPE_CHECKING:
+    import h11
 
 #: Larger pieces are not copied behind the head, but written after it.
 JOINED = 16384
@@ -27,12 +30,22 @@ class H11Protocol(_H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(_holding_heads(transport, self.loop))
 
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Let a WebSocket have the connection itself: it writes no heads."""
+        self.transport = _released(self.transport)
+        super().handle_websocket_upgrade(event)
+
 
 class HttpToolsProtocol(_HttpToolsProtocol):
     """uvicorn's `--http httptools`."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(_holding_heads(transport, self.loop))
+
+    def handle_websocket_upgrade(self) -> None:
+        """Let a WebSocket have the connection itself: it writes no heads."""
+        self.transport = _released(self.transport)
+        super().handle_websocket_upgrade()
 
 
 class HeadHolder:
@@ -74,6 +87,11 @@ class HeadHolder:
         if held and not self.is_closing():
             self._transport.write(held)
 
+    def release(self) -> asyncio.Transport:
+        """The connection, with nothing held back any more."""
+        self._flush()
+        return self._transport
+
     def writelines(self, pieces: Any) -> None:
         """Write several pieces."""
         self.write(b"".join(pieces))
@@ -103,3 +121,7 @@ def _holding_heads(
     transport: asyncio.Transport, loop: asyncio.AbstractEventLoop
 ) -> asyncio.Transport:
     return cast(asyncio.Transport, HeadHolder(transport, loop))
+
+
+def _released(transport: asyncio.Transport) -> asyncio.Transport:
+    return cast(HeadHolder, transport).release()
