@@ -217,6 +217,20 @@ def test_rule_33_cookies_come_with_the_acceptance_and_bind_the_visitor(ws: str) 
     assert dict(home.scopes[-1]["headers"])[b"cookie"] == b"x=y", "and the backend does not see it"
 
 
+def test_rule_33_a_backend_may_say_the_date_to_a_server_that_does(ws: str) -> None:
+    backend = Talker(headers=[(b"date", b"Wed, 21 Oct 2015 07:28:00 GMT")])
+    with serve(backend, ws=DEFAULT) as server:
+        urls, options = [server.url], {"date_header": True}
+        with (
+            websockets_before(urls, ws=ws, server=options) as front,
+            connect(front.port) as client,
+        ):
+            assert client.response is not None
+            assert len(client.response.headers.get_all("Date")) == 1
+            client.send("hello")
+            assert client.recv() == "hello"
+
+
 # 34: a refusal
 
 

@@ -20,6 +20,10 @@ from .client import UpstreamRequest
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
 
+#: RFC 9110 §8.6: no Content-Length with a 1xx. §6.6.1: Date may be left out there. Servers add
+#: their own, and that of the older `websockets`, uvicorn's `--ws websockets`, fails with two.
+_DROPPED = (b"content-length", b"date")
+
 
 class WebSocketEnded(Exception):
     """A WebSocket to a backend is over.
@@ -149,9 +153,11 @@ def chosen_subprotocol(who: str, chosen: str, offered: Sequence[str]) -> str:
 
 def handshake_headers(headers: RawHeaders) -> RawHeaders:
     """A handshake response's fields without those that concern one WebSocket connection."""
-    # RFC 9110 §8.6: no Content-Length with a 1xx.
-    dropped = (b"sec-websocket-", b"content-length")
-    return [field for field in headers if not field[0].startswith(dropped)]
+    return [
+        field
+        for field in headers
+        if field[0] not in _DROPPED and not field[0].startswith(b"sec-websocket-")
+    ]
 
 
 def _values(headers: RawHeaders, name: bytes) -> list[bytes]:
