@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -29,7 +30,17 @@ from sticky_asgi.serving import Settings, create_app
 from tests import servers
 from tests.conftest import Authority
 from tests.servers import RawBackend, RawClient, eventually, free_port, request, responding
-from tests.websocket_peers import DEFAULT, Talker, connect, end_of
+from tests.websocket_peers import (
+    CLOSE,
+    DEFAULT,
+    TEXT,
+    Talker,
+    connect,
+    end_of,
+    frame,
+    handshake,
+    read_frame,
+)
 
 SECRET = "0123456789abcdef-old"
 NEWER = "0123456789abcdef-new"
@@ -511,6 +522,25 @@ def test_websockets(tmp_path: Path) -> None:
             assert command.wait() == 0
         eventually(lambda: len(talker.ended) == 3)
     assert talker.ended[-1][0] == 1012
+
+
+def test_what_clients_do_wrong_is_no_error_in_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    with servers.serve(Talker(), ws=DEFAULT) as backend:
+        path.write_text(json.dumps({"pools": {"shop": {"backends": [backend.url]}}}))
+        with running(str(path)) as (command, port):
+            with RawClient(port) as client:
+                client.send(handshake(b"/refuse"))
+                assert client.read_response().status == 401
+            with RawClient(port) as client:
+                client.send(handshake())
+                assert client.read_head().status == 101
+                client.send(frame(TEXT, b"\xff", mask=True))
+                opcode, data = read_frame(client)
+                assert (opcode, data[:2]) == (CLOSE, (1007).to_bytes(2, "big"))
+            command.process.terminate()
+            assert command.wait() == 0
+            assert not re.search("ERROR|Traceback", command.stderr), command.stderr
 
 
 def test_no_limit_for_websockets(tmp_path: Path) -> None:

@@ -44,15 +44,37 @@ _GC_THRESHOLDS = (20_000, 20, 20)
 #: Seconds after which the file is looked at even if nothing was heard of it.
 LOOK_EVERY = 5
 
+
+class ClientsFaults(logging.Filter):
+    """Drops what uvicorn logs as an error whenever a client of a WebSocket likes.
+
+    The first is a client's fault, with a traceback for each message. The second is said of every
+    handshake that is refused with a response, or whose client has left.
+    """
+
+    _MESSAGES = (
+        "Invalid UTF-8 sequence received from client.",
+        "ASGI callable returned without completing handshake.",
+    )
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.msg not in self._MESSAGES
+
+
 LOGGING: dict[str, Any] = {
     "version": 1,
+    "filters": {"clients_faults": {"()": ClientsFaults}},
     "disable_existing_loggers": False,
     "formatters": {
         "log": {"format": "%(asctime)s [%(process)d] %(levelname)s %(name)s: %(message)s"},
         "access": {"format": "%(message)s"},
     },
     "handlers": {
-        "log": {"class": "logging.StreamHandler", "formatter": "log"},
+        "log": {
+            "class": "logging.StreamHandler",
+            "formatter": "log",
+            "filters": ["clients_faults"],
+        },
         "access": {
             "class": "logging.StreamHandler",
             "formatter": "access",
