@@ -11,7 +11,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, Self
 
 from starlette.types import Message, Receive, Send
 
@@ -140,7 +140,7 @@ class Exchange(ABC):
         """Whether the request can be sent once more."""
         return self.body is None or self.body.is_replayable
 
-    def __enter__(self) -> Exchange:
+    def __enter__(self) -> Self:
         self._waiting = task = asyncio.current_task(self._loop)
         self._cancelling = 0 if task is None else task.cancelling()
         if self.body is None:
