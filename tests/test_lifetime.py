@@ -245,7 +245,8 @@ def test_a_slow_peer_costs_no_memory(http: HttpImplementation, lane: Lane, direc
                 grown = slow_download(process, flood, size)
             else:
                 grown = slow_upload(process, flood, size)
-    assert grown < 4 * MEBI
+    # httpcore and the C library's allocator hold some more than the gateway's own transport does.
+    assert grown < (4 if lane == "http1" else 8) * MEBI
 
 
 def slow_download(process: ProcessBackend, flood: Flood, size: int) -> int:
