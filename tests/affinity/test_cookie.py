@@ -17,7 +17,7 @@ from itsdangerous.encoding import base64_decode
 
 from sticky_asgi import Pool
 from sticky_asgi.affinity import AffinityStatus, Resolution, SignedCookie
-from sticky_asgi.affinity.codec import MAX_COOKIES, Codec
+from sticky_asgi.affinity.codec import MAX_CACHED, MAX_COOKIES, Codec
 from sticky_asgi.affinity.cookie import CookieReport, CookieResolution
 from sticky_asgi.request import RawHeader, RawHeaders, RequestInfo
 
@@ -533,6 +533,21 @@ def test_number_of_cookies_looked_at_is_bounded() -> None:
     value = issue(affinity, pool)
     assert status(affinity, pool, *["x"] * (MAX_COOKIES - 1), value) is AffinityStatus.KEPT
     assert status(affinity, pool, *["x"] * MAX_COOKIES, value) is AffinityStatus.INVALID
+
+
+def test_long_headers_are_not_remembered() -> None:
+    """Whoever sends them would fill the memory with what nobody sends again."""
+    affinity, pool = cookie(), shop()
+    value = issue(affinity, pool)
+    codec = affinity._codec(pool)
+    for number in range(3):
+        header = f"a={number}{'x' * MAX_CACHED}; sticky_shop={value}".encode()
+        headers = [(b"cookie", header)]
+        resolution = affinity.resolve(RequestInfo(headers=headers), pool)
+        assert resolution.backend_id == IDS[0]
+        assert affinity.strip(headers, pool) == [(b"cookie", header.partition(b";")[0])]
+    assert codec._split.cache_info().currsize == 0
+    assert codec._claims.cache_info().currsize == 0
 
 
 # Pools

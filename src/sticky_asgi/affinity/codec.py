@@ -81,7 +81,7 @@ class Codec:
     def claims(self, header: bytes) -> tuple[Claim | None, ...]:
         """What the cookies claim that a Cookie header holds, of the first `MAX_COOKIES`."""
         if len(header) > MAX_CACHED:
-            return self._claims.__wrapped__(header)
+            return _claims(self._split.__wrapped__, self.read, header)
         return self._claims(header)
 
 
