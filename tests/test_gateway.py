@@ -527,9 +527,13 @@ def handshake(gateway: Gateway, *headers: tuple[bytes, bytes], **scope: Any) -> 
 
 def test_a_web_socket_without_a_route_is_refused() -> None:
     async def main() -> None:
-        gateway = Gateway({"/shop": pool(a=hello())})
+        gateway = Gateway(
+            {"/shop": pool(a=hello())},
+            error_response=lambda error, scope: PlainTextResponse(scope["method"], 418),
+        )
         visit = handshake(gateway)
-        assert (await visit.hear())["status"] == 404
+        assert (await visit.hear())["status"] == 418
+        assert (await visit.hear())["body"] == b"GET"
         visit = handshake(gateway, extensions=None)
         assert await visit.hear() == {"type": "websocket.close", "code": 1000}
         await visit.task

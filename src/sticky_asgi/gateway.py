@@ -178,19 +178,21 @@ class Gateway:
             await call.run(route, runtime.clients)
         except ClientDisconnected as exc:
             error = exc
+            _forget_frames(exc)
         except GatewayError as exc:
             error = exc
             level = logging.INFO if exc.side == "client" else logging.WARNING
             logger.log(level, "%s %r: %s", scope["method"], scope["path"], exc)
-            if exchange.response_started:
-                if scope["type"] == "http":
-                    # Only an exception makes a server abort a response that has begun.
-                    raise
-                return
-            exchange.status = await self.refuse(exc, scope, receive, send)
+            if not exchange.response_started:
+                exchange.status = await self.refuse(exc, scope, receive, send)
+            elif scope["type"] == "http":
+                # Only an exception makes a server abort a response that has begun.
+                raise
+            _forget_frames(exc)
         finally:
             if self.listeners:
                 self._tell(call.finished(error))
+            error = None
 
     def _tell(self, event: RequestFinished) -> None:
         for listener in self.listeners:
@@ -202,6 +204,8 @@ class Gateway:
 
     async def refuse(self, error: GatewayError, scope: Scope, receive: Receive, send: Send) -> int:
         """Answer a request with an error of the gateway's own, without any affinity cookie."""
+        if scope["type"] == "websocket":
+            scope = handshake_scope(scope)
         return await send_error(error, self.error_response, scope, receive, send)
 
     async def __aenter__(self) -> Gateway:
@@ -227,6 +231,18 @@ def _checked(pools: Routes) -> RouteTable:
     for pool in table.pools:
         check_transport(pool.transport)
     return table
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Let go of where an error that has been dealt with came from.
+
+    Its traceback holds frames, these hold the exchange with its body, and that the error: a circle
+    that would last until the garbage collector comes by.
+    """
+    error.__traceback__ = None
+    for earlier in (error.__cause__, error.__context__):
+        if earlier is not None:
+            _forget_frames(earlier)
 
 
 class _Call:
@@ -300,17 +316,18 @@ class _Call:
                     client = clients.get(self.pool, state.backend)
                     return await self.exchange.forward(client, request, self)
                 except UpstreamError as exc:
-                    self._failed(exc, state)
+                    if not self._goes_on(exc, state):
+                        raise
                     logger.info("%r: %s; trying again", inbound, exc)
+                    _forget_frames(exc)
                     failure = exc
 
-    def _failed(self, exc: UpstreamError, state: BackendState) -> None:
-        """An attempt has failed. Raises the error if it was the last."""
+    def _goes_on(self, exc: UpstreamError, state: BackendState) -> bool:
+        """Whether there is to be another attempt after one that has failed."""
         self.tried = {*self.tried, state.id}
         if exc.side == "backend":
             state.observe_failure()
-        if not (self._allows(exc, attempt=self.attempts) and self._claims_repeat()):
-            raise exc
+        return self._allows(exc, attempt=self.attempts) and self._claims_repeat()
 
     def _allows(self, exc: UpstreamError, *, attempt: int) -> bool:
         return self.pool.retry.allows(

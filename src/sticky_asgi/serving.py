@@ -39,7 +39,7 @@ _VARIABLE = "STICKY_ASGI_SERVICE"
 _STARTUP_FAILURE = 3
 
 #: New objects per collection of the youngest, and such collections per one of the older.
-_GC_THRESHOLDS = (20_000, 20, 20)
+_GC_THRESHOLDS = (10_000, 10, 10)
 
 #: Seconds after which the file is looked at even if nothing was heard of it.
 LOOK_EVERY = 5
@@ -139,8 +139,8 @@ def create_app() -> ASGIApp:
 def _spare_collector() -> None:
     """Have the garbage collector look more rarely, and not at what was there from the start.
 
-    What requests leave behind is freed without it. With many of them at a time and its usual
-    thresholds it looks at every object of theirs, and finds nothing.
+    What requests leave behind is freed without it, but for what little goes in circles. With many
+    of them at a time and its usual thresholds it looks at every object of theirs again and again.
     """
     gc.collect()
     gc.freeze()

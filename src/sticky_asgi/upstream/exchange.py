@@ -145,5 +145,6 @@ class TaskExchange:
     async def aclose(self) -> None:
         """Let go of the response; if it is not over, the producer is told to stop."""
         self._source.close()
+        self._error = None  # Its traceback leads here.
         if self._task is not None and not self._task.done():
             await self.abandon()

@@ -20,6 +20,7 @@ HIGH_WATER = 65536
 
 
 _NONE_YET: RawHeaders = []
+_CLOSED = "the response has been closed"
 
 
 class Http1Response:
@@ -76,7 +77,7 @@ class Http1Response:
     async def _wait(self) -> None:
         connection = self._connection
         if connection is None:
-            raise RuntimeError("the response has been closed")
+            raise RuntimeError(_CLOSED)
         self._waiter = connection.loop.create_future()
         connection.timer.start(connection.timeouts.idle, self._on_idle_timeout)
         try:
@@ -125,13 +126,15 @@ class Http1Response:
         """Let go of the response. Before its end that drops the connection."""
         if self._connection is not None:
             self._drop()
+        elif self._error is not None:
+            self._error = RuntimeError(_CLOSED)  # The other's traceback leads here.
         self._pieces = []
         self._buffered = 0
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            self._error = RuntimeError("the response has been closed")
+            self._error = RuntimeError(_CLOSED)
             connection.abort()
             self._wake()
 

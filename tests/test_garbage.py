@@ -1,0 +1,157 @@
+"""What a request leaves behind is gone when it is over, without the garbage collector.
+
+A failure holds its traceback, that holds frames, and these hold what the failure is kept in: such
+a circle keeps bodies in memory for as long as the collector has not come by.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from starlette.types import ASGIApp, Message, Scope
+
+from sticky_asgi import Backend, Gateway, Pool
+from sticky_asgi.exceptions import GatewayError
+from tests import servers
+from tests.apps import hello
+from tests.servers import RawBackend, response
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    logging.disable()  # What pytest keeps of the log holds on to the errors in it.
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+
+def circles() -> list[object]:
+    """What of this package only the collector finds."""
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    gc.collect()
+    gc.set_debug(0)
+    found = [one for one in gc.garbage if type(one).__module__.startswith("sticky_asgi")]
+    gc.garbage.clear()
+    return found
+
+
+def post(path: str = "/") -> Scope:
+    return {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "http_version": "1.1",
+        "headers": [(b"host", b"test"), (b"content-length", b"5")],
+    }
+
+
+class Client:
+    """Sends a body; leaves when it has been sent so many messages."""
+
+    def __init__(self, *, leaves_after: int | None = None) -> None:
+        self.left = asyncio.Event()
+        self._leaves_after = leaves_after
+        self._sent = 0
+        self._has_body = True
+        self._look()
+
+    def _look(self) -> None:
+        if self._leaves_after is not None and self._sent >= self._leaves_after:
+            self.left.set()
+
+    async def receive(self) -> Message:
+        if self._has_body:
+            self._has_body = False
+            return {"type": "http.request", "body": b"hello", "more_body": False}
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        self._sent += 1
+        self._look()
+
+
+async def asks(gateway: ASGIApp, client: Client) -> None:
+    with suppress(GatewayError):
+        await gateway(post(), client.receive, client.send)
+
+
+def answers(connection: servers.Connection) -> None:
+    connection.read_request()
+    connection.send(response(200, b"ok"))
+
+
+def dies(connection: servers.Connection) -> None:
+    connection.read_request()
+    connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+    connection.close()
+
+
+def streams(connection: servers.Connection) -> None:
+    connection.read_request()
+    connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+    connection.wait_closed()
+
+
+def never(connection: servers.Connection) -> None:
+    connection.read_request()
+    connection.wait_closed()
+
+
+def left_behind(pool: Pool, leaves_after: int | None = None) -> list[object]:
+    """The circles that a few requests have left."""
+
+    async def main() -> list[object]:
+        async with Gateway({"/": pool}) as gateway:
+            for _ in range(3):
+                await asks(gateway, Client(leaves_after=leaves_after))
+            await asyncio.sleep(0.01)
+            return circles()
+
+    return asyncio.run(main())
+
+
+def test_answered(no_collector: None) -> None:
+    with RawBackend(answers) as backend:
+        assert left_behind(Pool("shop", [backend.url])) == []
+
+
+def test_refused(no_collector: None) -> None:
+    with servers.refusing_port() as port:
+        assert left_behind(Pool("shop", [f"http://127.0.0.1:{port}"])) == []
+
+
+def test_refused_and_tried_elsewhere(no_collector: None) -> None:
+    with servers.refusing_port() as port, RawBackend(answers) as backend:
+        assert left_behind(Pool("shop", [f"http://127.0.0.1:{port}", backend.url])) == []
+
+
+@pytest.mark.parametrize(
+    ("handler", "leaves_after"),
+    [
+        pytest.param(dies, None, id="backend dies in the body"),
+        pytest.param(never, 0, id="client leaves before the head"),
+        pytest.param(streams, 2, id="client leaves in the body"),
+    ],
+)
+def test_broken_off(no_collector: None, handler: Any, leaves_after: int | None) -> None:
+    with RawBackend(handler) as backend:
+        assert left_behind(Pool("shop", [backend.url]), leaves_after) == []
+
+
+def test_in_process(no_collector: None) -> None:
+    assert left_behind(Pool("shop", [Backend(app=hello("a"), id="a")])) == []
