@@ -9,6 +9,7 @@ import pytest
 
 from sticky_asgi import Backend, Gateway, HeadTooLarge, Pool, SignedCookie
 from sticky_asgi.affinity import AffinityStatus, Resolution
+from sticky_asgi.exceptions import BadRequest
 from sticky_asgi.inbound import HeadReader, InboundRequest, handshake_scope
 from sticky_asgi.request import RawHeaders, RequestInfo
 from sticky_asgi.routes import Route
@@ -222,6 +223,16 @@ def test_what_one_request_is_given_does_not_change_what_the_next_one_gets() -> N
     assert (b"x-forwarded-prefix", b"/shop") in prefixed.headers
     assert prefixed.lines is None
     assert b"x-forwarded-prefix" not in sent(reader, scope_of())
+
+
+def test_a_request_that_came_by_wss_is_no_handshake() -> None:
+    """As uvicorn says of one for which a trusted proxy does."""
+    body = (b"content-length", b"2")
+    reader = reader_of(pool_of())
+    for _ in range(3):
+        assert sent(reader, scope_of(body, method="POST", scheme="wss"))[b"content-length"] == b"2"
+        with pytest.raises(BadRequest, match="handshake with a body"):
+            sent(reader, websocket_scope(body, scheme="wss"))
 
 
 def websocket_scope(*headers: tuple[bytes, bytes], **more: Any) -> Any:

@@ -73,24 +73,24 @@ class HeadReader:
         client = scope.get("client")
         peer = client[0] if client else None
         version, scheme = scope.get("http_version", "1.1"), scope.get("scheme", "http")
-        headers = tuple(scope["headers"])
-        key = (self.pool.policies_version, peer, version, scheme, headers)
+        kind, headers = scope["type"], tuple(scope["headers"])
+        key = (self.pool.policies_version, kind, peer, version, scheme, headers)
         try:
             known = self._memo.get(key)
         except TypeError:  # Not every server's pairs are tuples.
-            return self._read(headers, version, scheme, peer)
+            return self._read(kind, headers, version, scheme, peer)
         if known is None:
-            known = self._read(headers, version, scheme, peer)
+            known = self._read(kind, headers, version, scheme, peer)
             if known.head.size <= _LARGEST and len(headers) <= _MOST_FIELDS:
                 self._memo.offer(key, known)
         return known
 
     def _read(
-        self, headers: Sequence[RawHeader], version: str, scheme: str, peer: str | None
+        self, kind: str, headers: Sequence[RawHeader], version: str, scheme: str, peer: str | None
     ) -> ReadHead:
         head = RequestHead(headers, http_version=version, limit=self.max_head)
         pool, trusted = self.pool, self._trusted
-        is_handshake = scheme in ("ws", "wss")
+        is_handshake = kind == "websocket"
         is_trusted = peer in trusted
         scheme = visitor_scheme(scheme, head.forwarded, is_trusted)
         upstream = upstream_headers(
