@@ -70,6 +70,7 @@ def nginx(folder: Path, config: str) -> Launch:
 _NAMES = """
         add_header X-Origin {name};
         add_header X-Want $http_x_want;
+        add_header X-Request-Id $http_x_request_id;
 """
 # An upload is passed on, without its body, so that nginx has read all of it when it answers; the
 # head has about 300 bytes, so $request_length tells whether every byte of the body arrived.
