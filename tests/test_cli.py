@@ -562,6 +562,28 @@ def test_no_server_and_date_headers(tmp_path: Path) -> None:
             assert (response.get(b"server"), response.get(b"date")) == (None, None)
 
 
+def test_idle_clients_are_let_go(tmp_path: Path) -> None:
+    with named("a") as (a,):
+        path = write(tmp_path / "gateway.yaml", a)
+        with running(str(path), "--keep-alive", "1") as (_, port), RawClient(port) as client:
+            assert client.request().status == 200
+            assert client.wait_closed()
+        with running(str(path)) as (_, port), RawClient(port) as client:
+            # Longer than a load balancer that keeps connections for a minute.
+            assert client.request().status == 200
+            with pytest.raises(TimeoutError):
+                client.wait_closed(timeout=6)
+
+
+def test_the_collector_is_spared(file: Path) -> None:
+    program = (
+        "import gc, sticky_asgi.serving as serving; before = gc.get_threshold(); "
+        f"serving.Settings(file={str(file)!r}).export(serving.os.environ); serving.create_app(); "
+        "assert gc.get_freeze_count() > 1000 and gc.get_threshold() > before"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
 def test_https_and_unix_sockets(tmp_path: Path, authority: Authority) -> None:
     with named("a") as (a,):
         path = write(tmp_path / "gateway.yaml", a)
