@@ -241,7 +241,8 @@ def _forget_frames(error: BaseException) -> None:
     """
     error.__traceback__ = None
     for earlier in (error.__cause__, error.__context__):
-        if earlier is not None:
+        # Errors that are raised in other tasks than they come from may be each other's context.
+        if earlier is not None and earlier.__traceback__ is not None:
             _forget_frames(earlier)
 
 
