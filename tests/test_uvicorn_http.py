@@ -92,6 +92,12 @@ def test_head_alone_goes_out_with_the_next_turn(holding: Holding) -> None:
     assert holding.below.said == [HEAD]
 
 
+def test_a_protocol_that_takes_over_finds_nothing_held_back(holding: Holding) -> None:
+    holding.holder.write(HEAD)
+    assert holding.holder.release() is holding.below
+    assert holding.below.said == [HEAD]
+
+
 def test_large_body_is_not_copied_behind_the_head(holding: Holding) -> None:
     body = bytes(JOINED + 1)
     holding.holder.write(HEAD)
@@ -203,6 +209,16 @@ def test_head_arrives_before_there_is_a_body(protocol: type[asyncio.Protocol]) -
         assert answer.get(b"content-length") == b"2"
         has_head.set()
         assert client.read_body(answer).body == b"ok"
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("protocol", CLASSES)
+def test_client_that_sends_nothing_more(protocol: type[asyncio.Protocol], loop: Any) -> None:
+    app = says(start(200), body(b"unseen"))
+    with served(app, http=protocol, loop=loop) as server, RawClient(server.port) as client:
+        client.send(encode_request("HEAD"))
+        client.finish()
+        assert client.read_response("HEAD").status == 200
 
 
 @pytest.mark.parametrize("protocol", CLASSES)

@@ -42,6 +42,11 @@ class HttpToolsProtocol(_HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(_holding_heads(transport, self.loop))
 
+    def eof_received(self) -> None:
+        """Let out what is held back: the loop closes the connection, and not through the holder."""
+        _released(self.transport)
+        super().eof_received()
+
     def handle_websocket_upgrade(self) -> None:
         """Let a WebSocket have the connection itself: it writes no heads."""
         self.transport = _released(self.transport)
@@ -51,8 +56,8 @@ class HttpToolsProtocol(_HttpToolsProtocol):
 class HeadHolder:
     """A transport that holds a head back until the next write, or the loop's next turn.
 
-    Whatever else is asked of it the transport below does. Nothing but a head is ever held back,
-    hence no more than one.
+    Whatever else is asked of it the transport below does. What begins as a head does is taken for
+    one; nothing else is ever held back, hence no more than one write.
 
     Args:
         transport: The connection.
