@@ -13,6 +13,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from sticky_asgi import (
     Backend,
+    BadRequest,
     ClientDisconnected,
     Gateway,
     Pool,
@@ -20,7 +21,7 @@ from sticky_asgi import (
     StaleConnection,
 )
 from sticky_asgi.forward_http import ClientWatch
-from sticky_asgi.forward_websocket import WebSocketExchange, may_be_sent
+from sticky_asgi.forward_websocket import IN_A_ROW, WebSocketExchange, may_be_sent
 from sticky_asgi.request import RawHeaders
 from sticky_asgi.upstream import UpstreamRequest, WebSocketEnded
 
@@ -192,14 +193,46 @@ def test_what_the_watcher_read_is_the_first_message() -> None:
         exchange = server.exchange()
         with exchange:
             exchange.watch()
+            await asyncio.sleep(0)
+            await exchange.accept(None, [])
             server.says(text="first")
             server.says(text="second")
             await asyncio.sleep(0)
-            await exchange.accept(None, [])
             exchange.watch()
             assert [await exchange.read(), await exchange.read()] == ["first", "second"]
 
     run(main)
+
+
+async def wait_watched(exchange: WebSocketExchange) -> None:
+    with exchange:
+        exchange.watch()
+        await asyncio.Event().wait()
+
+
+def test_a_client_that_sends_before_it_is_accepted() -> None:
+    async def main() -> None:
+        server = Server()
+        exchange = server.exchange()
+        server.says(text="too early")
+        with pytest.raises(BadRequest):
+            await wait_watched(exchange)
+
+    run(main)
+
+
+def test_a_receive_that_raises_is_a_client_that_left(caplog: pytest.LogCaptureFixture) -> None:
+    async def receive() -> Message:
+        raise ValueError("a bug in a middleware")
+
+    async def main() -> None:
+        exchange = Server().exchange()
+        exchange.receive = receive
+        with pytest.raises(ClientDisconnected):
+            await wait_watched(exchange)
+
+    run(main)
+    assert "a bug in a middleware" in caplog.text
 
 
 def test_a_watcher_that_reads_still_goes_on_as_the_reader() -> None:
@@ -216,6 +249,52 @@ def test_a_watcher_that_reads_still_goes_on_as_the_reader() -> None:
             with pytest.raises(WebSocketEnded):
                 await reading
         await asyncio.sleep(0)
+
+    run(main)
+
+
+class Sink:
+    """A backend that takes everything at once and says nothing."""
+
+    status = 101
+    headers: RawHeaders = []
+    subprotocol = None
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    async def open_websocket(self, request: UpstreamRequest) -> Sink:
+        return self
+
+    async def send(self, message: str | bytes) -> None:
+        self.taken += 1
+
+    async def receive(self) -> str | bytes:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        pass
+
+    async def aclose(self) -> None:
+        pass
+
+
+def test_a_flood_lets_others_have_their_turn() -> None:
+    async def main() -> None:
+        server, sink = Server(), Sink()
+        for _ in range(1000):
+            server.says(text="x")
+        server.ends(code=1000)
+        client: Any = sink
+        exchange = server.exchange()
+        forward = exchange.forward(client, UpstreamRequest("GET", b"/", []), Approval())
+        flood = asyncio.create_task(forward)
+        most = before = 0
+        while not flood.done():
+            await asyncio.sleep(0)
+            most, before = max(most, sink.taken - before), sink.taken
+        assert (sink.taken, most) == (1000, IN_A_ROW)
 
     run(main)
 

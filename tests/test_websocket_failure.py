@@ -6,6 +6,7 @@ import json
 import struct
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from websockets.sync.client import ClientConnection
 from sticky_asgi import (
     AffinityStatus,
     Backend,
+    BadRequest,
     ClientDisconnected,
     ConnectionLost,
     GatewayError,
@@ -37,6 +39,7 @@ from tests.servers import (
     serve,
 )
 from tests.websocket_peers import (
+    BINARY,
     CLOSE,
     DEFAULT,
     IMPLEMENTATIONS,
@@ -47,6 +50,7 @@ from tests.websocket_peers import (
     end_of,
     frame,
     handshake,
+    read_frame,
     talking,
     until_closed,
     upgrade,
@@ -275,13 +279,30 @@ def test_a_client_that_closes_with_a_code_that_it_must_not_send(code: int) -> No
             assert [line for line in front.server.errors if "ASGI" in line] == []
 
 
-def test_a_client_may_send_before_it_is_accepted(ws: str) -> None:
-    """It must not (RFC 6455 §4.1), but nothing is lost."""
+def test_a_client_that_sends_before_it_is_accepted_and_leaves(ws: str) -> None:
+    """It must not (RFC 6455 §4.1): who hears of it refuses it."""
+    with RawBackend(silent) as backend, websockets_before([backend.url], ws=ws) as front:
+        with RawClient(front.port) as client:
+            client.send(handshake())
+            backend.wait_request()
+            client.send(frame(TEXT, b"too early", mask=True))
+            if ws == "websockets-sansio":
+                assert client.read_response().status == 400
+            client.reset()
+            assert backend.connection().done.wait(5), "its connection is closed"
+        event = front.events.next()
+        assert isinstance(event.error, BadRequest | ClientDisconnected)
+        assert front.pool.states[0].failures == 0
+
+
+def test_a_client_that_sends_as_soon_as_it_is_accepted(ws: str) -> None:
+    """Whoever watched it until then has read its first message."""
     may_answer = threading.Event()
 
     def handler(connection: Connection) -> None:
         connection.wait(may_answer)
         upgrade(connection)
+        received.append(read_frame(connection))
         received.append(until_closed(connection))
 
     received: list[Any] = []
@@ -295,7 +316,7 @@ def test_a_client_may_send_before_it_is_accepted(ws: str) -> None:
             assert client.read_head().status == 101
             client.send(frame(TEXT, b"x", mask=True) + frame(CLOSE, b"\x0f\xa0", mask=True))
             client.wait_closed()
-    assert received == [(4000, b"")]
+    assert received == [(TEXT, b"x"), (4000, b"")]
 
 
 def test_a_client_that_reads_nothing_and_is_lost_ends_the_backends_side(ws: str) -> None:
@@ -309,6 +330,36 @@ def test_a_client_that_reads_nothing_and_is_lost_ends_the_backends_side(ws: str)
         event = front.events.next()
         assert (event.status, event.error) == (101, None)
         assert front.pool.in_flight == 0
+
+
+def test_a_client_that_leaves_while_the_backend_does_not_listen(
+    ws: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That it has left stands behind what it said, which the backend never takes."""
+
+    def handler(connection: Connection) -> None:
+        upgrade(connection)
+        pause = threading.Event()
+        while not connection.backend.stopping:
+            connection.send(frame(TEXT, b"tick"))
+            pause.wait(0.02)
+
+    monkeypatch.setattr("sticky_asgi.forward_websocket.FAREWELL_TIME", 0.1)
+    options = WebSocketOptions(ping_interval=None)
+    with RawBackend(handler, receive_buffer=4096) as backend:
+        with websockets_before([backend.url], ws=ws, websocket=options) as front:
+            client = RawClient(front.port)
+            client.send(handshake())
+            assert client.read_head().status == 101
+            client.socket.settimeout(0.5)
+            with suppress(TimeoutError):
+                while True:
+                    client.send(frame(BINARY, bytes(65536), mask=True))
+            client.reset()
+            event = front.events.next()
+            assert (event.status, event.close_code, event.error) == (101, 1006, None)
+            assert front.pool.states[0].failures == 0
+            assert backend.connection().done.wait(5), "its connection is closed"
 
 
 # While it is open

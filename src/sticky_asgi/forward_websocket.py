@@ -7,12 +7,13 @@ the backend did. What happens when that fails is up to `gateway.py`.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from starlette.types import Message, Receive, Send
 
-from .exceptions import ClientDisconnected
+from .exceptions import BadRequest, ClientDisconnected
 from .forward_http import ClientWatch, Exchange, Judge
 from .request import RawHeaders
 from .upstream import (
@@ -23,9 +24,17 @@ from .upstream import (
     WebSocketEnded,
 )
 
+logger = logging.getLogger("sticky_asgi")
+
 #: Bytes, and seconds, that a refusal's body may take. Servers hold it until its end.
 REFUSAL_SIZE = 65536
 REFUSAL_TIME = 5.0
+
+#: Seconds that a backend has to take what a client said before it left.
+FAREWELL_TIME = 5.0
+
+#: Messages that are passed on in a row before others get their turn.
+IN_A_ROW = 32
 
 #: Codes that stand for something else than what a close frame says (RFC 6455 §7.4.1).
 NO_CODE, LOST = 1005, 1006
@@ -49,7 +58,7 @@ class WebSocketExchange(Exchange):
         close_code: The code of whoever ended it first, after it was accepted; None before.
     """
 
-    __slots__ = ("_can_refuse", "_max_message", "close_code")
+    __slots__ = ("_can_refuse", "_farewell", "_inward", "_max_message", "close_code")
 
     def __init__(
         self,
@@ -65,6 +74,8 @@ class WebSocketExchange(Exchange):
         self.close_code = None
         self._can_refuse = can_refuse
         self._max_message = max_message
+        self._inward: asyncio.Task[WebSocketEnded] | None = None
+        self._farewell: asyncio.TimerHandle | None = None
 
     def watch(self) -> None:
         # Once it is answered, whoever reads its messages notices.
@@ -72,9 +83,16 @@ class WebSocketExchange(Exchange):
             super().watch()
 
     async def _receive_ahead(self) -> Message:
-        message = await self.receive()
+        try:
+            message = await self.receive()
+        except Exception:
+            logger.exception("receive() raised an exception; taken for a client that left")
+            message = {"type": "websocket.disconnect", "code": LOST}
         if message["type"] == "websocket.disconnect":
             self._break_off(ClientDisconnected("the client left"))
+        else:
+            # RFC 6455 §4.1: it must wait. Nobody would notice any more that it leaves.
+            self._break_off(BadRequest("a message before the WebSocket was accepted"))
         return message
 
     async def forward(self, client: UpstreamClient, request: UpstreamRequest, judge: Judge) -> None:
@@ -92,16 +110,20 @@ class WebSocketExchange(Exchange):
 
     async def _relay(self, backend: UpstreamWebSocket) -> None:
         """Carry messages both ways until one side ends, and end the other."""
-        inward = asyncio.create_task(_carry(self.read, backend.send))
+        inward = self._inward = asyncio.create_task(_carry(self.read, backend.send))
         outward = asyncio.create_task(_carry(backend.receive, self.write))
         try:
             await asyncio.wait((inward, outward), return_when=asyncio.FIRST_COMPLETED)
         finally:
             inward.cancel()
             outward.cancel()
+            self._inward = None
+            if self._farewell is not None:
+                self._farewell.cancel()
             await asyncio.wait((inward, outward))
         if outward.cancelled():
-            ended = inward.result()
+            # Both: the client has left, and the backend did not take in time what it had said.
+            ended = WebSocketEnded(LOST) if inward.cancelled() else inward.result()
             self.close_code = ended.code
             # Else the backend loses its client as we did.
             if ended.code == NO_CODE or may_be_sent(ended.code):
@@ -176,6 +198,10 @@ class WebSocketExchange(Exchange):
         except (OSError, RuntimeError) as exc:
             # uvicorn raises RuntimeError when it was the one who closed it, as it does for a
             # message that is too big.
+            if self._inward is not None and self._farewell is None:
+                # What the client said before may still be delivered, but not for ever: a backend
+                # that talks and does not listen would never learn that it talks to nobody.
+                self._farewell = self._loop.call_later(FAREWELL_TIME, self._inward.cancel)
             raise WebSocketEnded(LOST) from exc
 
     async def close(self, code: int, reason: str) -> None:
@@ -206,6 +232,7 @@ async def _carry(
     read: Callable[[], Awaitable[str | bytes]], write: Callable[[str | bytes], Awaitable[None]]
 ) -> WebSocketEnded:
     """Pass messages on, one at a time, until there is none any more."""
+    in_a_row = 0
     while True:
         try:
             message = await read()
@@ -216,3 +243,8 @@ async def _carry(
         except WebSocketEnded:
             # Who takes no message any more may still have some to deliver. Those come first.
             pass
+        in_a_row += 1
+        if in_a_row == IN_A_ROW:
+            # As long as neither side has to wait nobody else would get to run.
+            in_a_row = 0
+            await asyncio.sleep(0)
