@@ -1,7 +1,7 @@
 """WebSockets: CPU time for a message to a backend and back, and what an idle one costs.
 
-The client is as small as can be, so that it does not bound what it measures: it compares each
-frame that comes with the one that must come, and writes the next, which is made already.
+The client is as small as can be: it compares each frame that comes with the one that must come,
+and writes the next, which is made already.
 """
 
 from __future__ import annotations
