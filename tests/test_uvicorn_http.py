@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+import uvicorn.config
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sticky_asgi import uvicorn_http
@@ -257,6 +258,14 @@ def test_over_tls(protocol: type[asyncio.Protocol], loop: Any, authority: Author
             assert client.request().body == b"hello"
 
 
+UPGRADE = [
+    (b"Connection", b"Upgrade"),
+    (b"Upgrade", b"websocket"),
+    (b"Sec-WebSocket-Version", b"13"),
+    (b"Sec-WebSocket-Key", b"MDEyMzQ1Njc4OWFiY2RlZg=="),
+]
+
+
 @pytest.mark.parametrize("protocol", CLASSES)
 def test_a_websocket_gets_the_connection_itself(protocol: type[asyncio.Protocol]) -> None:
     """After a response that is still held back, which must not be lost."""
@@ -275,15 +284,51 @@ def test_a_websocket_gets_the_connection_itself(protocol: type[asyncio.Protocol]
         else:
             await lifespan(receive, send)
 
-    upgrade = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
-    upgrade += [(b"Sec-WebSocket-Version", b"13")]
-    upgrade += [(b"Sec-WebSocket-Key", b"MDEyMzQ1Njc4OWFiY2RlZg==")]
     with servers.serve(app, http=protocol, ws="auto") as running, RawClient(running.port) as client:
         assert client.request().status == 204
-        client.send(encode_request(headers=upgrade))
+        client.send(encode_request(headers=UPGRADE))
         assert client.read_head().status == 101
         assert client.recv() == b"\x81\x07HTTP/1."
         assert HeadHolder not in seen
+
+
+@pytest.mark.parametrize(
+    "ws",
+    [name for name in ("websockets-sansio", "wsproto") if name in uvicorn.config.WS_PROTOCOLS],
+)
+@pytest.mark.parametrize("protocol", CLASSES)
+@pytest.mark.parametrize(
+    ("also", "statuses"),
+    [
+        pytest.param([(b"Cookie", b"x" * 9000)], {101, 431}, id="long field"),
+        pytest.param([(b"X-A", b"1")] * 130, {101, 431}, id="many fields"),
+        pytest.param([(b"Content-Length", b"5")], {101, 400}, id="body"),
+    ],
+)
+def test_no_handshake_stays_unanswered(
+    protocol: type[asyncio.Protocol],
+    ws: str,
+    also: list[tuple[bytes, bytes]],
+    statuses: set[int],
+) -> None:
+    """One that the WebSocket implementation turns down before the application is called."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await lifespan(receive, send)
+        else:
+            await receive()
+            await send({"type": "websocket.accept"})
+            await receive()
+
+    with servers.serve(app, http=protocol, ws=ws) as running, RawClient(running.port) as client:
+        client.send(encode_request(headers=[*UPGRADE, *also]))
+        answer = client.read_head()
+        assert answer.status in statuses
+        if answer.status != 101:
+            assert client.read_body(answer).complete
+            assert client.wait_closed()
+        assert running.errors == []
 
 
 @pytest.mark.parametrize("name", ["H11Protocol", "HttpToolsProtocol"])

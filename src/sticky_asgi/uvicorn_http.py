@@ -34,6 +34,7 @@ class H11Protocol(_H11Protocol):
         """Let a WebSocket have the connection itself: it writes no heads."""
         self.transport = _released(self.transport)
         super().handle_websocket_upgrade(event)
+        _end_refused(self.transport)
 
 
 class HttpToolsProtocol(_HttpToolsProtocol):
@@ -51,6 +52,7 @@ class HttpToolsProtocol(_HttpToolsProtocol):
         """Let a WebSocket have the connection itself: it writes no heads."""
         self.transport = _released(self.transport)
         super().handle_websocket_upgrade()
+        _end_refused(self.transport)
 
 
 class HeadHolder:
@@ -130,3 +132,17 @@ def _holding_heads(
 
 def _released(transport: asyncio.Transport) -> asyncio.Transport:
     return cast(HeadHolder, transport).release()
+
+
+_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+def _end_refused(transport: asyncio.Transport) -> None:
+    """Answer a handshake that `websockets` has turned down by itself, which uvicorn leaves open.
+
+    It has a 431 ready for a field over 8 KiB, or more than 128 of them; for a body it has nothing.
+    """
+    conn: Any = getattr(transport.get_protocol(), "conn", None)
+    if getattr(conn, "handshake_exc", None) is not None and not transport.is_closing():
+        transport.write(b"".join(conn.data_to_send()) or _BAD_REQUEST)
+        transport.close()
