@@ -275,6 +275,26 @@ def test_nobody_waits_for_the_answer_any_more(caplog: pytest.LogCaptureFixture) 
     assert "the client has left" in caplog.text
 
 
+def test_nobody_waits_any_more_as_the_app_accepts() -> None:
+    """Between the acceptance and whoever waits for it."""
+    gone: list[Message] = []
+
+    async def main() -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            task.cancel()
+            await accept(receive, send)
+            await wait_for_ever(receive, gone)
+
+        one = client(app)
+        task = asyncio.create_task(one.open_websocket(handshake()))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await settled(one)
+        assert gone == [{"type": "websocket.disconnect", "code": 1006, "reason": ""}]
+
+    run(main())
+
+
 @pytest.mark.parametrize("message", ["websocket.send", "http.response.start"])
 @pytest.mark.parametrize("accepted", [False, True])
 def test_messages_out_of_order(message: str, accepted: bool) -> None:

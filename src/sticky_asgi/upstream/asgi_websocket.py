@@ -106,6 +106,12 @@ class AsgiHandshake(TaskExchange):
         else:
             self.websocket.end(1000)
 
+    async def aclose(self) -> None:
+        # Here, for whoever waited for the answer may have left in the tick in which it came.
+        if self.websocket is not None:
+            self.websocket.leave(1006)
+        await super().aclose()
+
     async def abandon(self) -> None:
         self._answered.set()
         if not self._is_last:
@@ -194,7 +200,7 @@ class AsgiWebSocket:
         for stream in (self._to_app, self._for_app, self._to_gateway):
             stream.close()
 
-    def _leave(self, code: int, reason: str) -> None:
+    def leave(self, code: int, reason: str = "") -> None:
         """The gateway has ended it. What it has sent before is still delivered."""
         self._end = self._end or (code, reason, None)
         self._to_app.close()
@@ -222,12 +228,11 @@ class AsgiWebSocket:
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close it, and wait for the application to return, for `close_timeout` at most."""
         if self._end is None:
-            self._leave(code, reason)
+            self.leave(code, reason)
             await self._handshake.join()
 
     async def aclose(self) -> None:
         """Let go of it. Without a close before, the application is told 1006."""
-        self._leave(1006, "")
         await self._handshake.aclose()
 
     # For the application.
