@@ -786,6 +786,36 @@ def test_the_backend_dies(run: Run, how: str, part: bytes) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("end", [close_frame(4000, b"done"), b""])
+def test_what_the_backend_said_before_a_write_failed(run: Run, end: bytes) -> None:
+    """It closes the connection at once; what we write meets a reset."""
+    go = threading.Event()
+    said = frame(TEXT, b"bye") + frame(BINARY, bytes(100_000)) + frame(TEXT, b"last") + end
+
+    def handler(connection: Connection) -> None:
+        upgrade(connection)
+        connection.wait(go)
+        connection.send(said)
+        connection.reset()
+
+    async def main() -> None:
+        with RawBackend(handler) as backend:
+            client = client_of(backend.url)
+            websocket = await opened(client)
+            # Without letting the loop read meanwhile.
+            go.set()
+            assert backend.connection().done.wait(5)
+            with suppress(WebSocketEnded):
+                await websocket.send("more")
+            assert [await websocket.receive() for _ in range(3)] == ["bye", bytes(100_000), "last"]
+            ended = await end_of(websocket)
+            assert (ended.code, ended.reason) == ((4000, "done") if end else (1006, ""))
+            await websocket.aclose()
+            await closed(client)
+
+    run(main)
+
+
 def test_whoever_waits_learns_of_the_end(run: Run) -> None:
     go = threading.Event()
 
@@ -1076,8 +1106,14 @@ def test_a_backend_that_nobody_reads_is_not_given_up() -> None:
     run_virtually(main)
 
 
-def test_a_backend_that_reads_slowly_is_not_given_up() -> None:
-    """The ping stands behind a message that takes longer than the timeout."""
+async def pour(websocket: Http1WebSocket, size: int) -> None:
+    while True:
+        await websocket.send(bytes(size))
+
+
+@pytest.mark.parametrize("size", [60_000_000, 100_000])
+def test_a_backend_that_reads_slowly_is_not_given_up(size: int) -> None:
+    """The ping stands behind what takes longer than the timeout, and behind that comes more."""
     step = threading.Event()
     received = 0
 
@@ -1095,7 +1131,7 @@ def test_a_backend_that_reads_slowly_is_not_given_up() -> None:
         with RawBackend(handler, receive_buffer=65536) as backend:
             client = client_of(backend.url, ping_interval=20, ping_timeout=5)
             websocket = await opened(client)
-            sending = asyncio.create_task(websocket.send(bytes(60_000_000)))
+            sending = asyncio.create_task(pour(websocket, size))
             await wait_for_bytes(websocket)
             await advance(20.1)
             for _ in range(5):

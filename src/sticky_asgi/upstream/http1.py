@@ -303,16 +303,7 @@ class Http1Connection(asyncio.BufferedProtocol):
         response, transport = self._response, self._transport
         if response is None or response.status or transport is None:
             return
-        if transport.get_extra_info("ssl_object") is not None:
-            return
-        data = b""
-        with (
-            suppress(OSError),
-            socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as last,
-        ):
-            last.setblocking(False)
-            data = last.recv(HIGH_WATER)
-        if data:
+        if data := what_is_left(transport):
             self._receive(data)
 
     def pause_writing(self) -> None:
@@ -418,6 +409,21 @@ class Http1Connection(asyncio.BufferedProtocol):
     def __repr__(self) -> str:
         state = "idle" if self.is_usable else "busy" if self._response else "closed"
         return f"<Http1Connection {self.name} {state}, {self.exchanges} exchanges>"
+
+
+def what_is_left(transport: asyncio.BaseTransport) -> bytes:
+    """What has arrived on a connection that is being given up; for `connection_lost()`.
+
+    The next piece of it, or nothing if there is none, or no way to read it, as under TLS.
+    """
+    if transport.get_extra_info("ssl_object") is None:
+        with (
+            suppress(OSError),
+            socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as last,
+        ):
+            last.setblocking(False)
+            return last.recv(HIGH_WATER)
+    return b""
 
 
 def _chunk(piece: bytes) -> bytes:

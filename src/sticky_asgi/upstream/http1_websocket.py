@@ -17,6 +17,7 @@ from websockets.protocol import OPEN, Protocol, Side
 from ..exceptions import ConnectionLost, IdleTimeout, MalformedResponse, UpstreamError
 from ..request import RawHeaders
 from ..websocket_options import WebSocketOptions
+from .http1 import what_is_left
 from .http1_response import HIGH_WATER
 from .timer import LazyTimer
 from .websocket import WebSocketEnded
@@ -51,10 +52,12 @@ class Http1WebSocket(asyncio.BufferedProtocol):
         "_pong",
         "_protocol",
         "_registry",
+        "_taken",
         "_timer",
         "_transport",
         "_unsent",
         "_waiters",
+        "_written",
         "headers",
         "subprotocol",
     )
@@ -91,7 +94,9 @@ class Http1WebSocket(asyncio.BufferedProtocol):
         self._is_reading_paused = False
         self._is_paused = False
         self._pong = b""
-        self._unsent = 0
+        #: Bytes: all that was written. Then, when a ping had been: those of them that were still in
+        #: our buffer, and those that had left it.
+        self._written = self._unsent = self._taken = 0
 
     @property
     def is_open(self) -> bool:
@@ -192,9 +197,13 @@ class Http1WebSocket(asyncio.BufferedProtocol):
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
+        transport, self._transport = self._transport, None
+        if isinstance(exc, OSError) and transport is not None:
+            # Our own write has failed: what the backend sent before it left is still to be read.
+            while self._end is None and (data := what_is_left(transport)):
+                self._receive(data)
         self._break_off(ConnectionLost(f"{self._name}: WebSocket lost: {exc}", stage="body"))
         self._timer.close()
-        self._transport = None
         self._registry.discard(self)
 
     def pause_writing(self) -> None:
@@ -203,8 +212,8 @@ class Http1WebSocket(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self._is_paused = False
         pong, self._pong = self._pong, b""
-        if pong and self._transport is not None:
-            self._transport.write(pong)
+        if pong:
+            self._write(pong)
         self._wake()
 
     # What arrives.
@@ -272,7 +281,12 @@ class Http1WebSocket(asyncio.BufferedProtocol):
     def _flush(self) -> None:
         """Write what the protocol has to say."""
         data = b"".join(self._protocol.data_to_send())
-        if data and self._transport is not None:
+        if data:
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._written += len(data)
             self._transport.write(data)
 
     def _answer(self) -> None:
@@ -296,6 +310,7 @@ class Http1WebSocket(asyncio.BufferedProtocol):
 
     def _await_life(self) -> None:
         self._unsent = self._backlog
+        self._taken = self._written - self._unsent
         self._timer.start(self._options.ping_timeout, self._on_ping_timeout)
 
     @property
@@ -303,8 +318,8 @@ class Http1WebSocket(asyncio.BufferedProtocol):
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def _on_ping_timeout(self) -> None:
-        if self._backlog < self._unsent:
-            # It is still taking in what came before the ping: that is life.
+        if self._unsent and self._written - self._backlog > self._taken:
+            # It takes in what came before the ping, however much has come after it: that is life.
             self._await_life()
             return
         self._protocol.fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
