@@ -114,6 +114,26 @@ def test_web_sockets(build: Any) -> None:
         assert client.get("/shop").text == "backend", "and all goes on"
 
 
+@applications
+def test_web_sockets_of_a_matching_route(build: Any) -> None:
+    async def talk(socket: WebSocket) -> None:
+        await socket.accept(subprotocol="chat")
+        await socket.send_text(f"backend {await socket.receive_text()}")
+        await socket.close(4000)
+
+    backend = Starlette(routes=[WebSocketRoute("/shop/ws", talk)])
+    with TestClient(build({"/shop": pool(backend), "/shop/own": None})) as client:
+        with client.websocket_connect("/shop/ws", subprotocols=["chat"]) as socket:
+            assert socket.accepted_subprotocol == "chat"
+            socket.send_text("hears")
+            assert socket.receive_text() == "backend hears"
+            with pytest.raises(WebSocketDisconnect) as caught:
+                socket.receive_text()
+            assert caught.value.code == 4000
+        with client.websocket_connect("/local/ws") as socket:
+            assert socket.receive_text() == "hello"
+
+
 def test_other_scopes_go_to_the_app() -> None:
     app = Bare()
 
