@@ -11,8 +11,8 @@ from .checks import is_amount, is_int
 class WebSocketOptions:
     """What a pool allows a WebSocket, on the gateway→backend leg.
 
-    For backends in process only `close_timeout` means anything: it is the time that an application
-    has to return.
+    A backend in process needs no pings and may send messages of any size. For it `max_message` is
+    what the client may send, and `close_timeout` the time that the application has to return.
 
     Args:
         max_message: Bytes a message may have, fragments joined. Default 16 MiB, uvicorn's
