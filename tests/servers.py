@@ -43,6 +43,8 @@ from typing import IO, Any, Literal, Self, TypeVar
 import uvicorn
 from starlette.types import ASGIApp
 
+from sticky_asgi.uvicorn_http import HttpToolsProtocol
+
 ROOT = Path(__file__).resolve().parent.parent
 WAIT = 10.0
 
@@ -284,7 +286,7 @@ def serve(
         RuntimeError: The app failed to start, or the server did not stop in time.
     """
     settings: dict[str, Any] = {
-        "http": OPTION_OF[http] if isinstance(http, str) else http,
+        "http": HttpToolsProtocol if http == "joined" else http,
         "ws": "none",
         "lifespan": "on",
         "server_header": False,

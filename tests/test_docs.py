@@ -18,9 +18,10 @@ from typing import NamedTuple
 
 import httpx
 import pytest
+import uvicorn
 
 import sticky_asgi
-from sticky_asgi import config
+from sticky_asgi import Gateway, Pool, config, uvicorn_http
 
 from .apps import hello
 from .servers import ROOT, serve
@@ -241,3 +242,12 @@ def test_the_error_table_tells_the_tree() -> None:
         assert (error.side, error.stage) == (side, stage), name
         if name != "UnwantedStatus":
             assert error.status_code == int(status), name
+
+
+@pytest.mark.parametrize("name", ["H11Protocol", "HttpToolsProtocol"])
+def test_uvicorn_finds_its_http_protocols_by_name(name: str) -> None:
+    settings = uvicorn.Config(
+        Gateway({"/": Pool("shop", [])}), http=f"sticky_asgi.uvicorn_http:{name}"
+    )
+    settings.load()
+    assert settings.http_protocol_class is getattr(uvicorn_http, name)

@@ -13,7 +13,6 @@ import uvicorn
 import uvicorn.config
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sticky_asgi import uvicorn_http
 from sticky_asgi.uvicorn_http import JOINED, H11Protocol, HeadHolder, HttpToolsProtocol
 from tests import servers
 from tests.apps import lifespan
@@ -284,7 +283,10 @@ def test_a_websocket_gets_the_connection_itself(protocol: type[asyncio.Protocol]
         else:
             await lifespan(receive, send)
 
-    with servers.serve(app, http=protocol, ws="auto") as running, RawClient(running.port) as client:
+    with (
+        servers.serve(app, http=protocol, ws="wsproto") as running,
+        RawClient(running.port) as client,
+    ):
         assert client.request().status == 204
         client.send(encode_request(headers=UPGRADE))
         assert client.read_head().status == 101
@@ -326,10 +328,3 @@ def test_no_handshake_stays_unanswered(
             assert client.read_body(answer).complete
             assert client.wait_closed()
         assert running.errors == []
-
-
-@pytest.mark.parametrize("name", ["H11Protocol", "HttpToolsProtocol"])
-def test_uvicorn_finds_them_by_name(name: str) -> None:
-    config = uvicorn.Config(says(), http=f"sticky_asgi.uvicorn_http:{name}")
-    config.load()
-    assert config.http_protocol_class is getattr(uvicorn_http, name)

@@ -158,7 +158,7 @@ class Client:
     async def _leave(self, client: ClientConnection) -> None:
         code = self._random.choice((1000, 1001, 3000, 4999))
         await client.close(code, "going")
-        self._ended(client.close_code or 0, code)
+        self._ended(client.protocol.close_code or 0, code)
 
     async def _have_closed(self, client: ClientConnection) -> None:
         code = self._random.choice((1000, 1001, 1003, 1008, 1012, 3000, 4001))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn.config
@@ -32,9 +34,10 @@ class Front:
         return content
 
     def connect(self, path: str) -> ClientConnection:
-        client: ClientConnection = connect(
-            f"ws://127.0.0.1:{self.process.port}{path}", compression=None, max_queue=1
-        )
+        options: dict[str, Any] = {"compression": None}
+        if "max_queue" in signature(connect).parameters:  # Else it holds one message anyway.
+            options["max_queue"] = 1
+        client: ClientConnection = connect(f"ws://127.0.0.1:{self.process.port}{path}", **options)
         return client
 
     def memory(self, name: str) -> int:
@@ -59,7 +62,7 @@ class Front:
 def front(request: pytest.FixtureRequest) -> Iterator[Front]:
     """On each of uvicorn's WebSocket implementations."""
     options = ["--ws", request.param]
-    with serve(Flood(), ws="auto") as flood:
+    with serve(Flood(), ws="wsproto") as flood:
         with ProcessBackend(
             "tests.websocket_apps:flood_gateway", env={"FLOOD_URL": flood.url}, options=options
         ) as process:
