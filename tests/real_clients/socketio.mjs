@@ -33,12 +33,12 @@ async function upgrade() {
   if (engine.transport.name === transports.at(-1)) return;
   await new Promise((resolve, reject) => {
     engine.once("upgrade", resolve);
-    setTimeout(() => reject(new Error("no upgrade")), 10_000);
+    setTimeout(() => reject(new Error("no upgrade")), 30_000);
   });
 }
 
 async function add(text) {
-  const { process, notes } = await socket.timeout(10_000).emitWithAck("note", text);
+  const { process, notes } = await socket.timeout(30_000).emitWithAck("note", text);
   answers.push({ process, notes, transport: socket.io.engine.transport.name });
 }
 

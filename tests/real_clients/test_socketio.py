@@ -33,6 +33,7 @@ def test_connections_reach_the_replica_with_the_notes(
     homes = set()
     for user in ("ada", "bob"):
         visit = node("socketio.mjs", front.sticky, f"{user} {transports}", *transports)
+        assert visit["error"] is None, visit
         (process,) = {answer["process"] for answer in visit["answers"]}
         assert visit == {
             "answers": [
