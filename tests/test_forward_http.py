@@ -11,7 +11,8 @@ from starlette.types import Message
 
 from sticky_asgi import BodyTooLarge, ClientDisconnected
 from sticky_asgi.client_body import ClientBody
-from sticky_asgi.forward_http import LOOK_EVERY, ClientWatch, HttpExchange
+from sticky_asgi.exchange import LOOK_EVERY, ClientWatch
+from sticky_asgi.forward_http import HttpExchange
 
 from .loops import run, turn
 

@@ -20,7 +20,7 @@ from sticky_asgi import (
     SignedCookie,
     StaleConnection,
 )
-from sticky_asgi.forward_http import ClientWatch
+from sticky_asgi.exchange import ClientWatch
 from sticky_asgi.forward_websocket import IN_A_ROW, WebSocketExchange, may_be_sent
 from sticky_asgi.request import RawHeaders
 from sticky_asgi.upstream import UpstreamRequest, WebSocketEnded

@@ -39,6 +39,7 @@ LAYERS = (
     ("upstream", "error_response", "lifespan", "routes"),
     (
         "client_body",
+        "exchange",
         "forward_http",
         "forward_websocket",
         "probes",

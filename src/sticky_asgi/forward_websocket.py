@@ -14,7 +14,7 @@ from contextlib import suppress
 from starlette.types import Message, Receive, Send
 
 from .exceptions import BadRequest, ClientDisconnected
-from .forward_http import ClientWatch, Exchange, Judge
+from .exchange import ClientWatch, Exchange, Judge
 from .request import RawHeaders
 from .upstream import (
     UpstreamClient,

@@ -34,7 +34,8 @@ from .exceptions import (
     UnwantedStatus,
     UpstreamError,
 )
-from .forward_http import Exchange, HttpExchange
+from .exchange import Exchange
+from .forward_http import HttpExchange
 from .forward_websocket import WebSocketExchange
 from .headers import is_cacheable
 from .inbound import HeadReader, InboundRequest, handshake_scope

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from weakref import WeakKeyDictionary
 
-from .forward_http import ClientWatch
+from .exchange import ClientWatch
 from .lifespan import run_lifespan
 from .pool import Pool
 from .upstream import Clients

@@ -21,7 +21,7 @@ from ..websocket_options import WebSocketOptions
 from .asgi_scope import scope_of
 from .asgi_websocket import AsgiHandshake
 from .client import UpstreamRequest, UpstreamResponse
-from .exchange import TaskExchange
+from .task_exchange import TaskExchange
 from .websocket import UpstreamWebSocket
 
 logger = logging.getLogger("sticky_asgi.upstream")

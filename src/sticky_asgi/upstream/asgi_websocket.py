@@ -21,7 +21,7 @@ from ..headers import downstream_headers
 from ..request import RawHeaders
 from .asgi_scope import scope_of
 from .client import UpstreamRequest
-from .exchange import TaskExchange
+from .task_exchange import TaskExchange
 from .websocket import (
     WebSocketEnded,
     chosen_subprotocol,

@@ -27,7 +27,7 @@ from ..exceptions import (
 from ..timeouts import Timeouts
 from .client import RequestBody, UpstreamRequest, UpstreamResponse
 from .connections import Http1Client
-from .exchange import TaskExchange
+from .task_exchange import TaskExchange
 from .websocket import UpstreamWebSocket
 
 #: Where httpcore has taken a connection in hand and opened nothing yet.
