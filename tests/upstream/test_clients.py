@@ -61,7 +61,7 @@ def test_who_carries_what(backend: Backend, transport: Any, expected: type) -> N
     assert type(made) is expected
     assert getattr(made, "timeouts", timeouts) is timeouts
     # httpx has no WebSockets: the gateway's own transport carries them.
-    own = made.websockets if isinstance(made, HttpxClient) else made
+    own = made.own if isinstance(made, HttpxClient) else made
     assert isinstance(own, Http1Client | AsgiClient)
     assert own.websocket is options
 

@@ -604,7 +604,7 @@ def test_past_a_transport_of_httpx(run: Run) -> None:
             assert await websocket.receive() == "hello"
             await websocket.aclose()
             await client.aclose()
-            await until(lambda: not client.websockets.websockets)
+            await until(lambda: not client.own.websockets)
 
     run(main)
 

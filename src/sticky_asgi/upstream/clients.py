@@ -49,7 +49,7 @@ def open_client(
         heads=heads,
     )
     if pool.transport is not None:
-        return HttpxClient(backend, pool.transport, timeouts=pool.timeouts, websockets=own)
+        return HttpxClient(backend, pool.transport, timeouts=pool.timeouts, own=own)
     return own
 
 

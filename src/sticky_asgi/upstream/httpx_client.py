@@ -56,7 +56,7 @@ class HttpxClient:
         backend: A backend with a URL.
         transport: The transport.
         timeouts: See `Timeouts`.
-        websockets: Opens the WebSockets, which no transport can carry. Default None: one with the
+        own: Opens the WebSockets, which no transport can carry. Default None: one with the
             defaults.
     """
 
@@ -66,7 +66,7 @@ class HttpxClient:
         transport: Any,
         *,
         timeouts: Timeouts,
-        websockets: Http1Client | None = None,
+        own: Http1Client | None = None,
     ) -> None:
         self.backend = backend
         self.transport = transport
@@ -74,7 +74,7 @@ class HttpxClient:
         self.family = family_of(transport)
         self.has_pool = isinstance(transport, self.family.AsyncHTTPTransport)
         self.url = self.family.URL(f"{backend.scheme}://{backend.authority}/")
-        self.websockets = websockets or Http1Client(backend, timeouts=timeouts)
+        self.own = own or Http1Client(backend, timeouts=timeouts)
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def send(self, request: UpstreamRequest, *, fresh: bool = False) -> HttpxExchange:
@@ -93,11 +93,11 @@ class HttpxClient:
         self, request: UpstreamRequest
     ) -> UpstreamWebSocket | UpstreamResponse:
         """Open a WebSocket, past the transport. See `UpstreamClient`."""
-        return await self.websockets.open_websocket(request)
+        return await self.own.open_websocket(request)
 
     async def aclose(self) -> None:
         """The transport belongs to whoever made it; exchanges under way end on their own."""
-        await self.websockets.aclose()
+        await self.own.aclose()
 
     def __repr__(self) -> str:
         return f"<HttpxClient {self.backend.id} [{len(self.tasks)} busy]>"
