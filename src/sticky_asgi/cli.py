@@ -301,12 +301,8 @@ def _server(app: Any, *, graceful_timeout: int, **options: Any) -> uvicorn.Confi
 
 def _largest_message(config: Config) -> int | None:
     """What the server has to let through: each pool has a limit of its own."""
-    largest = 0
-    for pool in config.make_pools().values():
-        if pool.websocket.max_message is None:
-            return None
-        largest = max(largest, pool.websocket.max_message)
-    return largest
+    limits = [section.websocket.max_message for section in config.document.pools.values()]
+    return None if None in limits else max(limit for limit in limits if limit is not None)
 
 
 def _check_certificate(certfile: str | None, keyfile: str | None) -> None:
