@@ -11,7 +11,7 @@ import pytest
 import trustme
 from hypothesis import settings
 
-from tests import gateways, servers
+from tests import gateways, servers, websocket_peers
 
 # How long an example takes says more about the machine's other work than about the code.
 settings.register_profile("suite", deadline=None)
@@ -23,6 +23,13 @@ def http(request: pytest.FixtureRequest) -> servers.HttpImplementation:
     """The server's HTTP implementation: a test that takes it runs with each."""
     implementation: servers.HttpImplementation = request.param
     return implementation
+
+
+@pytest.fixture(params=websocket_peers.IMPLEMENTATIONS)
+def ws(request: pytest.FixtureRequest) -> str:
+    """The server's WebSocket implementation: a test that takes it runs with each."""
+    name: str = request.param
+    return name
 
 
 @pytest.fixture(params=gateways.LANES)

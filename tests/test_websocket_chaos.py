@@ -30,13 +30,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import uvicorn.protocols.websockets.websockets_impl
 
-pytestmark = [
-    pytest.mark.usefixtures("no_leaks"),
-    pytest.mark.filterwarnings(
-        # uvicorn's oldest implementation uses the oldest API of its library.
-        "ignore:remove second argument of ws_handler:DeprecationWarning"
-    ),
-]
+pytestmark = pytest.mark.usefixtures("no_leaks")
 
 CLIENTS = 500
 SECONDS = float(os.environ.get("STICKY_CHAOS_SECONDS", "2"))

@@ -58,25 +58,12 @@ from tests.websocket_peers import (
     websockets_before,
 )
 
-pytestmark = [
-    pytest.mark.usefixtures("no_leaks"),
-    pytest.mark.filterwarnings(
-        # uvicorn's oldest implementation uses the oldest API of its library.
-        "ignore:remove second argument of ws_handler:DeprecationWarning"
-    ),
-]
+pytestmark = pytest.mark.usefixtures("no_leaks")
 
 #: Implementations that take messages for a client that has left, and never say so.
 IS_OLD = tuple(map(int, uvicorn.__version__.split(".")[:2])) < (0, 54)
 SILENT = ("wsproto",) if IS_OLD else ()
 SECRET = "0123456789abcdef"
-
-
-@pytest.fixture(params=IMPLEMENTATIONS)
-def ws(request: pytest.FixtureRequest) -> str:
-    """uvicorn's WebSocket implementation: a test that takes it runs with each."""
-    name: str = request.param
-    return name
 
 
 def ask(front: Front, headers: Any = ()) -> RawResponse:

@@ -25,7 +25,6 @@ from tests.websocket_peers import (
     BINARY,
     CLOSE,
     DEFAULT,
-    IMPLEMENTATIONS,
     TEXT,
     Talker,
     connect,
@@ -39,19 +38,7 @@ from tests.websocket_peers import (
     websockets_before,
 )
 
-pytestmark = pytest.mark.filterwarnings(
-    # uvicorn's oldest implementation uses the oldest API of its library.
-    "ignore:remove second argument of ws_handler:DeprecationWarning"
-)
-
 SECRET = "0123456789abcdef"
-
-
-@pytest.fixture(params=IMPLEMENTATIONS)
-def ws(request: pytest.FixtureRequest) -> str:
-    """uvicorn's WebSocket implementation: a test that takes it runs with each."""
-    name: str = request.param
-    return name
 
 
 # 31: the backend is asked first
