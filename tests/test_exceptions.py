@@ -18,6 +18,7 @@ TABLE: list[tuple[errors.GatewayError, str, str, int]] = [
     (errors.QueueFull(), "gateway", "pick", 503),
     (errors.QueueTimeout(), "gateway", "pick", 503),
     (errors.AffinityRejected(), "gateway", "pick", 503),
+    (errors.DrainEnded("drained"), "gateway", "body", 503),
     (errors.ConnectError("x"), "backend", "connect", 502),
     (errors.ConnectTimeout("x"), "backend", "connect", 504),
     (errors.StaleConnection("x"), "gateway", "head", 502),

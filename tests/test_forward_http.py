@@ -7,9 +7,9 @@ import contextlib
 from collections.abc import Callable
 
 import pytest
-from starlette.types import Message
+from starlette.types import Message, Receive, Send
 
-from sticky_asgi import BodyTooLarge, ClientDisconnected
+from sticky_asgi import Backend, BackendState, BodyTooLarge, ClientDisconnected
 from sticky_asgi.client_body import ClientBody
 from sticky_asgi.exchange import LOOK_EVERY, ClientWatch
 from sticky_asgi.forward_http import HttpExchange
@@ -25,6 +25,12 @@ async def read(body: ClientBody) -> list[bytes]:
     return [piece async for piece in body]
 
 
+def exchange_of(receive: Receive, send: Send) -> HttpExchange:
+    exchange = HttpExchange(receive, send, ClientWatch(), asyncio.get_running_loop())
+    exchange.state = BackendState(Backend("http://127.0.0.1:1"))
+    return exchange
+
+
 class Server:
     """The server's side of an exchange, in the test's hands."""
 
@@ -36,7 +42,7 @@ class Server:
         self.sent.append(message)
 
     def exchange(self) -> HttpExchange:
-        return HttpExchange(self.inbox.get, self.send, ClientWatch(), asyncio.get_running_loop())
+        return exchange_of(self.inbox.get, self.send)
 
     def leave(self) -> None:
         self.inbox.put_nowait({"type": "http.disconnect"})
@@ -132,14 +138,15 @@ def test_the_watch_begins_at_the_second_look_and_ends_when_nobody_waits() -> Non
         inbox: asyncio.Queue[Message] = asyncio.Queue()
         late = HttpExchange(inbox.get, Server().send, watch, asyncio.get_running_loop())
         with late:
-            assert repr(watch) == "<ClientWatch [1 unwatched]>"
+            assert repr(watch) == "<ClientWatch [1 unwatched, 0 watched]>"
             while len(asyncio.all_tasks()) == 1:
                 await asyncio.sleep(LOOK_EVERY / 4)
                 if len(asyncio.all_tasks()) == 1:
                     # One that comes and goes in between is never watched.
                     with HttpExchange(inbox.get, Server().send, watch, asyncio.get_running_loop()):
                         pass
-            assert repr(watch) == "<ClientWatch [0 unwatched]>"
+            assert repr(watch) == "<ClientWatch [0 unwatched, 1 watched]>"
+        assert repr(watch) == "<ClientWatch [0 unwatched, 0 watched]>"
         await turn()
         assert len(asyncio.all_tasks()) == 1
 
@@ -191,7 +198,7 @@ def test_a_server_that_raises_os_error_says_that_the_client_left() -> None:
         raise BrokenPipeError
 
     async def main() -> None:
-        exchange = HttpExchange(Server().inbox.get, send, ClientWatch(), asyncio.get_running_loop())
+        exchange = exchange_of(Server().inbox.get, send)
         with pytest.raises(ClientDisconnected):
             with exchange:
                 await exchange.start(200, [])
@@ -211,7 +218,7 @@ def test_a_server_that_repeats_itself_is_not_listened_to_for_ever() -> None:
             asked += 1
             return {"type": "http.request", "body": b"abc", "more_body": False}
 
-        exchange = HttpExchange(receive, Server().send, ClientWatch(), asyncio.get_running_loop())
+        exchange = exchange_of(receive, Server().send)
         exchange.body = new_body()
         with exchange:
             await exchange.take_first_piece()
@@ -228,9 +235,7 @@ def test_a_receive_that_raises_is_a_client_that_left(caplog: pytest.LogCaptureFi
             raise RuntimeError("a bug in front of the gateway")
 
         with pytest.raises(ClientDisconnected):
-            await wait_in(
-                HttpExchange(receive, Server().send, ClientWatch(), asyncio.get_running_loop())
-            )
+            await wait_in(exchange_of(receive, Server().send))
 
     run(main)
     assert "receive() raised an exception" in caplog.text

@@ -13,6 +13,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from sticky_asgi import (
     Backend,
+    BackendState,
     BadRequest,
     ClientDisconnected,
     Gateway,
@@ -45,7 +46,7 @@ class Server:
     def exchange(
         self, *, can_refuse: bool = True, max_message: int | None = None
     ) -> WebSocketExchange:
-        return WebSocketExchange(
+        exchange = WebSocketExchange(
             self.inbox.get,
             self.send,
             ClientWatch(),
@@ -53,6 +54,8 @@ class Server:
             can_refuse=can_refuse,
             max_message=max_message,
         )
+        exchange.state = BackendState(Backend("http://127.0.0.1:1"))
+        return exchange
 
     def says(self, **message: Any) -> None:
         self.inbox.put_nowait({"type": "websocket.receive", **message})

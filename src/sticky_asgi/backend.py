@@ -198,6 +198,7 @@ class BackendState:
         "backend",
         "charged",
         "current_weight",
+        "drain_until",
         "failures",
         "health",
         "in_flight",
@@ -205,7 +206,9 @@ class BackendState:
         "latency",
         "noted_in",
         "requests",
+        "streams",
         "turn",
+        "websockets",
     )
 
     #: Share of the newest sample in the latency average: the last ten or so dominate.
@@ -215,7 +218,10 @@ class BackendState:
         self.backend = backend
         self.health = Health.UNKNOWN
         self.intent = Intent.ACTIVE
-        self.in_flight = 0
+        #: When its drain ends, by `time.monotonic()`; None: it has no end, or it does not drain.
+        self.drain_until: float | None = None
+        #: Requests it has at the moment; among them responses that have begun, and WebSockets.
+        self.in_flight = self.streams = self.websockets = 0
         self.requests = 0
         self.latency: float | None = None
         #: Requests that failed since the last answer.

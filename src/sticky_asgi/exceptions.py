@@ -15,6 +15,7 @@ and only `"backend"` may ever count against a backend's health: a client that ha
     │   ├── QueueFull               gateway   pick       503 + Retry-After
     │   ├── QueueTimeout            gateway   pick       503 + Retry-After
     │   └── AffinityRejected        gateway   pick       503 + Retry-After
+    ├── DrainEnded                  gateway   body       503, never sent
     └── UpstreamError               backend
         ├── ConnectError            backend   connect    502
         │   └── ConnectTimeout      backend   connect    504
@@ -120,6 +121,13 @@ class QueueTimeout(NoBackendAvailable):
 
 class AffinityRejected(NoBackendAvailable):
     """The visitor's backend cannot take the request, and `on_lost` says not to move."""
+
+
+class DrainEnded(GatewayError):
+    """A response or a WebSocket was under way when the deadline of its backend's drain passed."""
+
+    stage: Stage = "body"
+    status_code = 503
 
 
 class UpstreamError(GatewayError):

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
 from starlette.types import Message, Receive, Send
 
+from .backend import BackendState
 from .client_body import ClientBody
-from .exceptions import ClientError, StaleConnection
+from .exceptions import ClientError, GatewayError, StaleConnection
 from .request import RawHeader
 from .upstream import UpstreamClient, UpstreamRequest, UpstreamResponse, UpstreamWebSocket
 
@@ -24,7 +25,7 @@ LOOK_EVERY = 0.02
 
 
 class ClientWatch:
-    """Has those clients watched whose response is late. Serves one event loop.
+    """The exchanges under way in one event loop; has those clients watched whose response is late.
 
     To notice that a client leaves takes a task that receives from it. Most responses are complete
     before that would pay: an exchange gets its watcher when it is still there at the second look.
@@ -35,17 +36,31 @@ class ClientWatch:
         self._is_looking = False
         self._new: set[Exchange] = set()
         self._seen: set[Exchange] = set()
+        self._watched: set[Exchange] = set()
+
+    def __iter__(self) -> Iterator[Exchange]:
+        return iter((*self._new, *self._seen, *self._watched))
+
+    def on(self, state: BackendState) -> list[Exchange]:
+        """The exchanges with one backend."""
+        return [exchange for exchange in self if getattr(exchange, "state", None) is state]
 
     def add(self, exchange: Exchange) -> None:
-        """An exchange has begun."""
+        """An exchange is to be watched if it takes long."""
+        self._watched.discard(exchange)
         self._new.add(exchange)
         if not self._is_looking:
             self._look_later()
+
+    def add_watched(self, exchange: Exchange) -> None:
+        """An exchange is watched from its beginning."""
+        self._watched.add(exchange)
 
     def discard(self, exchange: Exchange) -> None:
         """It has ended."""
         self._new.discard(exchange)
         self._seen.discard(exchange)
+        self._watched.discard(exchange)
 
     def _look_later(self) -> None:
         self._is_looking = True
@@ -54,13 +69,15 @@ class ClientWatch:
     def _look(self) -> None:
         for exchange in self._seen:
             exchange.watch()
+        self._watched |= self._seen
         self._seen, self._new = self._new, set()
         self._is_looking = False
         if self._seen:
             self._look_later()
 
     def __repr__(self) -> str:
-        return f"<ClientWatch [{len(self._new) + len(self._seen)} unwatched]>"
+        unwatched = len(self._new) + len(self._seen)
+        return f"<ClientWatch [{unwatched} unwatched, {len(self._watched)} watched]>"
 
 
 class Judge(Protocol):
@@ -94,12 +111,14 @@ class Exchange(ABC):
 
     Attributes:
         body: The request's body; None, as at first, for a request without one.
+        state: The backend that it is carried to. Not set before there is one.
         response_started: Whether the client has been sent the head of a response.
         status: The status it has been sent, or None.
         close_code: The code that ended a WebSocket, or None.
     """
 
     close_code: int | None = None
+    state: BackendState
 
     __slots__ = (
         "_cancelling",
@@ -113,6 +132,7 @@ class Exchange(ABC):
         "body",
         "receive",
         "response_started",
+        "state",
         "status",
     )
 
@@ -127,7 +147,7 @@ class Exchange(ABC):
         self.response_started = False
         self.status: int | None = None
         self._is_finishing = False
-        self._verdict: ClientError | None = None
+        self._verdict: GatewayError | None = None
         self._waiting: asyncio.Task[object] | None = None
         self._cancelling = 0
         self._watcher: asyncio.Task[Message | None] | None = None
@@ -143,6 +163,7 @@ class Exchange(ABC):
         if self.body is None:
             self._watch.add(self)
         else:
+            self._watch.add_watched(self)
             self.watch()
         return self
 
@@ -170,7 +191,7 @@ class Exchange(ABC):
 
     @abstractmethod
     async def forward(self, client: UpstreamClient, request: UpstreamRequest, judge: Judge) -> None:
-        """Carry the exchange to one backend, and what it answers back.
+        """Carry the exchange to one backend, that of `state`, and what it answers back.
 
         Args:
             client: The backend's side.
@@ -190,11 +211,15 @@ class Exchange(ABC):
     async def _receive_ahead(self) -> Message | None:
         """Read what the client sends while it waits; if it leaves, break off."""
 
-    def _break_off(self, verdict: ClientError) -> None:
+    @abstractmethod
+    def end(self, error: GatewayError) -> None:
+        """Break off what may go on for ever: a response or a WebSocket that has begun."""
+
+    def _break_off(self, verdict: GatewayError) -> None:
         if self._is_finishing or self._waiting is None:
             # The server says "disconnect" after every complete response, too.
             return
         self._verdict = verdict
-        if self.body is not None:
+        if self.body is not None and isinstance(verdict, ClientError):
             self.body.fail(verdict)
         self._waiting.cancel(str(verdict))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from .exceptions import ClientDisconnected, StaleConnection
+from .exceptions import ClientDisconnected, GatewayError, StaleConnection
 from .exchange import Exchange, Judge
 from .request import RawHeaders
 from .upstream import UpstreamClient, UpstreamRequest
@@ -68,11 +68,19 @@ class HttpExchange(Exchange):
                 is_last = not piece or response.at_end
                 await self.write(piece, is_last=is_last)
         finally:
+            if self.response_started:
+                self.state.streams -= 1
             await response.aclose()
+
+    def end(self, error: GatewayError) -> None:
+        """See `Exchange`. The client's connection is aborted, never ended cleanly."""
+        if self.response_started:
+            self._break_off(error)
 
     async def start(self, status: int, headers: RawHeaders) -> None:
         """Send the head of the response."""
         self.response_started = True
+        self.state.streams += 1
         self.status = status
         try:
             await self._send({"type": "http.response.start", "status": status, "headers": headers})

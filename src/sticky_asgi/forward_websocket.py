@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from starlette.types import Message, Receive, Send
 
-from .exceptions import BadRequest, ClientDisconnected
+from .exceptions import BadRequest, ClientDisconnected, GatewayError
 from .exchange import ClientWatch, Exchange, Judge
 from .request import RawHeaders
 from .upstream import (
@@ -39,7 +39,13 @@ IN_A_ROW = 32
 #: Codes that stand for something else than what a close frame says (RFC 6455 §7.4.1).
 NO_CODE, LOST = 1005, 1006
 
+#: What a backend is told whose drain has ended (RFC 6455 §7.4.1), and what its client, who is to
+#: connect again (IANA's registry of close codes).
+GOING_AWAY, SERVICE_RESTART = 1001, 1012
+
 _TOO_BIG = "message too big"
+
+_Carrier = asyncio.Task[WebSocketEnded]
 
 
 class WebSocketExchange(Exchange):
@@ -58,7 +64,14 @@ class WebSocketExchange(Exchange):
         close_code: The code of whoever ended it first, after it was accepted; None before.
     """
 
-    __slots__ = ("_can_refuse", "_farewell", "_inward", "_max_message", "close_code")
+    __slots__ = (
+        "_can_refuse",
+        "_carriers",
+        "_farewell",
+        "_is_cut_off",
+        "_max_message",
+        "close_code",
+    )
 
     def __init__(
         self,
@@ -74,7 +87,9 @@ class WebSocketExchange(Exchange):
         self.close_code = None
         self._can_refuse = can_refuse
         self._max_message = max_message
-        self._inward: asyncio.Task[WebSocketEnded] | None = None
+        #: What carries the client's messages, and the backend's.
+        self._carriers: tuple[_Carrier, ...] = ()
+        self._is_cut_off = False
         self._farewell: asyncio.TimerHandle | None = None
 
     def watch(self) -> None:
@@ -106,30 +121,42 @@ class WebSocketExchange(Exchange):
             else:
                 await self.refuse(answer.status, headers, await _body_of(answer))
         finally:
+            if self.status == 101:
+                self.state.websockets -= 1
             await answer.aclose()
 
     async def _relay(self, backend: UpstreamWebSocket) -> None:
         """Carry messages both ways until one side ends, and end the other."""
-        inward = self._inward = asyncio.create_task(_carry(self.read, backend.send))
+        inward, outward = await self._carry_both_ways(backend)
+        if not outward.cancelled():
+            await self._end_client(outward.result())
+        elif not inward.cancelled():
+            await self._end_backend(backend, inward.result())
+        elif self._is_cut_off:
+            self.close_code = SERVICE_RESTART
+            await self.close(SERVICE_RESTART, "")
+            await backend.close(GOING_AWAY)
+        else:
+            # The client has left, and the backend did not take in time what it had said.
+            await self._end_backend(backend, WebSocketEnded(LOST))
+
+    async def _carry_both_ways(self, backend: UpstreamWebSocket) -> tuple[_Carrier, _Carrier]:
+        """Returns the client's messages' carrier and the backend's; one at least has its result."""
+        inward = asyncio.create_task(_carry(self.read, backend.send))
         outward = asyncio.create_task(_carry(backend.receive, self.write))
+        self._carriers = (inward, outward)
         try:
-            await asyncio.wait((inward, outward), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(self._carriers, return_when=asyncio.FIRST_COMPLETED)
         finally:
             inward.cancel()
             outward.cancel()
-            self._inward = None
+            self._carriers = ()
             if self._farewell is not None:
                 self._farewell.cancel()
             await asyncio.wait((inward, outward))
-        if outward.cancelled():
-            # Both: the client has left, and the backend did not take in time what it had said.
-            ended = WebSocketEnded(LOST) if inward.cancelled() else inward.result()
-            self.close_code = ended.code
-            # Else the backend loses its client as we did.
-            if ended.code == NO_CODE or may_be_sent(ended.code):
-                await backend.close(ended.code, ended.reason)
-            return
-        ended = outward.result()
+        return inward, outward
+
+    async def _end_client(self, ended: WebSocketEnded) -> None:
         self.close_code = ended.code
         # ASGI knows no close without a code.
         fallback = 1000 if ended.code == NO_CODE else 1011
@@ -137,9 +164,23 @@ class WebSocketExchange(Exchange):
         if ended.error is not None:
             raise ended.error
 
+    async def _end_backend(self, backend: UpstreamWebSocket, ended: WebSocketEnded) -> None:
+        self.close_code = ended.code
+        # Else it loses its client as we did.
+        if ended.code == NO_CODE or may_be_sent(ended.code):
+            await backend.close(ended.code, ended.reason)
+
+    def end(self, error: GatewayError) -> None:
+        """See `Exchange`. The client is told to come back, and the backend that it is left."""
+        if self._carriers:
+            self._is_cut_off = True
+            for carrier in self._carriers:
+                carrier.cancel()
+
     async def accept(self, subprotocol: str | None, headers: RawHeaders) -> None:
         """Complete the handshake."""
         self._answer(101)
+        self.state.websockets += 1
         await self._tell(
             {"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers}
         )
@@ -198,10 +239,10 @@ class WebSocketExchange(Exchange):
         except (OSError, RuntimeError) as exc:
             # uvicorn raises RuntimeError when it was the one who closed it, as it does for a
             # message that is too big.
-            if self._inward is not None and self._farewell is None:
+            if self._carriers and self._farewell is None:
                 # What the client said before may still be delivered, but not for ever: a backend
                 # that talks and does not listen would never learn that it talks to nobody.
-                self._farewell = self._loop.call_later(FAREWELL_TIME, self._inward.cancel)
+                self._farewell = self._loop.call_later(FAREWELL_TIME, self._carriers[0].cancel)
             raise WebSocketEnded(LOST) from exc
 
     async def close(self, code: int, reason: str) -> None:

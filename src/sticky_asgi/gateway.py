@@ -129,6 +129,7 @@ class Gateway:
         self._table = _checked(pools)
         self._readers = {}
         self._runtimes.forget_other_pools()
+        self._runtimes.observe_pools()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -311,6 +312,7 @@ class _Call:
                 self.state = state
                 self.attempts += 1
                 self.attempt_began = time.perf_counter()
+                self.exchange.state = state
                 try:
                     request = inbound.for_backend(
                         state.backend, self.exchange.body, resolution.status

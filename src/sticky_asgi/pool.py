@@ -13,12 +13,13 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
+from weakref import WeakSet
 
 from .affinity import Affinity, AffinityStatus, OnLost, Resolution
 from .backend import Backend, BackendState, Health, Intent
 from .balancers import Balancer, RoundRobin
-from .checks import check_object, check_type
+from .checks import check_object, check_type, is_amount
 from .exceptions import (
     AffinityRejected,
     BackendsBusy,
@@ -103,6 +104,14 @@ class Waiter:
         return self.lease
 
 
+class PoolObserver(Protocol):
+    """Somebody who has to act on what becomes of a pool."""
+
+    def intent_changed(self, pool: Pool, state: BackendState) -> None:
+        """What is wished for a backend has changed, or until when. Any thread may say so."""
+        ...
+
+
 class Pool:
     """A named set of backends and the policies for them.
 
@@ -171,6 +180,8 @@ class Pool:
         #: Rises whenever another pool's policies are adopted.
         self.policies_version = 0
         self._use_affinity(affinity)
+        #: Told of every change of an intent, for as long as they live.
+        self.observers: WeakSet[PoolObserver] = WeakSet()
         self._states: dict[str, BackendState] = {}
         self._departed: dict[str, BackendState] = {}
         self._queue: deque[Waiter] = deque()
@@ -222,6 +233,7 @@ class Pool:
             if key not in self._states and state.in_flight:
                 # Its requests are counted on, but what was wished for it went with it.
                 state.intent, state.health = Intent.ACTIVE, Health.UNKNOWN
+                state.drain_until = None
                 self._departed[key] = state
         self._backends = snapshot
         self.version += 1
@@ -274,9 +286,30 @@ class Pool:
         self[backend_id]
         self.replace([backend for backend in self._backends if backend.id != backend_id])
 
-    def drain(self, backend_id: str) -> None:
-        """Keep the sessions a backend has and give it no new ones. Raises KeyError."""
-        self.set_intent(backend_id, Intent.DRAINING)
+    def drain(self, backend_id: str, *, deadline: float | None = None) -> None:
+        """Keep the sessions a backend has and give it no new ones.
+
+        How much is left on it `pool[backend_id]` tells: `in_flight` counts all, `streams` the
+        responses that have begun, `websockets` the WebSockets.
+
+        Args:
+            backend_id: The backend.
+            deadline: Seconds after which it is down, in a running gateway. Its visitors move with
+                their next request; requests without an answer yet are still answered; responses
+                that have begun are cut off, and WebSockets closed with 1012 (service restart), so
+                that their clients connect again. Default None: sessions may stay for ever.
+
+        Raises:
+            KeyError: There is no such backend.
+            ValueError: A deadline that is no number of seconds, or below 0.
+        """
+        if deadline is not None and not (is_amount(deadline) and deadline >= 0):
+            raise ValueError(f"deadline must be a number of seconds or None, got {deadline!r}")
+        self._set_intent(
+            self[backend_id],
+            Intent.DRAINING,
+            until=None if deadline is None else time.monotonic() + deadline,
+        )
 
     def undrain(self, backend_id: str) -> None:
         """Give a backend new sessions again. Raises KeyError."""
@@ -285,8 +318,21 @@ class Pool:
     def set_intent(self, backend_id: str, intent: Intent) -> None:
         """Say what is wished for a backend: active, draining or down. Raises KeyError."""
         check_type("intent", intent, Intent)
-        self[backend_id].intent = intent
+        self._set_intent(self[backend_id], intent)
+
+    def end_drain(self, state: BackendState) -> None:
+        """The deadline of a drain has passed: take the backend out of service."""
+        if state.intent is Intent.DRAINING:
+            self._set_intent(state, Intent.DOWN, until=state.drain_until)
+
+    def _set_intent(
+        self, state: BackendState, intent: Intent, *, until: float | None = None
+    ) -> None:
+        state.intent = intent
+        state.drain_until = until
         self._changed()
+        for observer in tuple(self.observers):
+            observer.intent_changed(self, state)
 
     def set_health(self, backend_id: str, health: Health) -> None:
         """Say what has been observed of a backend. Raises KeyError."""

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from weakref import WeakKeyDictionary
 
+from .backend import BackendState, Intent
+from .exceptions import DrainEnded
 from .exchange import ClientWatch
 from .lifespan import run_lifespan
 from .pool import Pool
@@ -32,6 +35,7 @@ class Runtimes:
         self._pools = pools
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
         self._has_warned = False
+        self.observe_pools()
 
     def get(self, loop: asyncio.AbstractEventLoop) -> Runtime | None:
         """The resources of the running loop, or None if nobody has started them."""
@@ -40,6 +44,7 @@ class Runtimes:
     async def start(self, loop: asyncio.AbstractEventLoop) -> Runtime:
         """The resources of the running loop, started by its first request."""
         runtime = self._by_loop[loop] = Runtime(Clients())
+        self.observe_pools()
         await self._close_with_loop(loop, runtime)
         return runtime
 
@@ -66,6 +71,7 @@ class Runtimes:
             await runtime.clients.aclose()
 
     def _forget(self, loop: asyncio.AbstractEventLoop, runtime: Runtime) -> None:
+        runtime.forget_drains()
         if self._by_loop.get(loop) is runtime:
             del self._by_loop[loop]
 
@@ -91,12 +97,29 @@ class Runtimes:
             # In force before anything is awaited: a request in between must find it.
             runtime = self._by_loop[loop] = Runtime(Clients(states), is_managed=True)
             stack.push_async_callback(runtime.clients.aclose)
+            self.observe_pools()
             try:
                 if previous is not None and previous.guard is not None:
                     await previous.guard.aclose()
                 yield
             finally:
                 self._forget(loop, runtime)
+
+    def observe_pools(self) -> None:
+        """Have the gateway's present pools say when a backend's drain is to end."""
+        for pool in self._pools():
+            pool.observers.add(self)
+            for state in pool.states:
+                self.intent_changed(pool, state)
+
+    def intent_changed(self, pool: Pool, state: BackendState) -> None:
+        """See `PoolObserver`."""
+        if state.drain_until is None or state.intent is not Intent.DRAINING:
+            return
+        for loop, runtime in list(self._by_loop.items()):
+            # One that has ended serves nobody any more.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(runtime.expect_end_of_drain, pool, state)
 
     def forget_other_pools(self) -> None:
         """After a change of routes: close what no route of the running loop leads to any more."""
@@ -118,3 +141,34 @@ class Runtime:
         self.watch = ClientWatch()
         self.is_managed = is_managed
         self.guard: AsyncGenerator[None, None] | None = None
+        self._drains: dict[BackendState, asyncio.TimerHandle] = {}
+
+    def expect_end_of_drain(self, pool: Pool, state: BackendState) -> None:
+        """End a backend's drain at its deadline, unless it is taken back or put off till then."""
+        until = state.drain_until
+        self._forget_drain(state)
+        if until is not None:
+            # An event loop's clock may be another one.
+            self._drains[state] = asyncio.get_running_loop().call_later(
+                max(0, until - time.monotonic()), self._end_drain, pool, state, until
+            )
+
+    def _end_drain(self, pool: Pool, state: BackendState, until: float) -> None:
+        self._forget_drain(state)
+        if state.drain_until != until:
+            return
+        pool.end_drain(state)
+        left = self.watch.on(state)
+        logger.info("%r: the drain of backend %s has ended, %s left", pool, state.id, len(left))
+        for exchange in left:
+            exchange.end(DrainEnded(f"the drain of backend {state.id} has ended"))
+
+    def _forget_drain(self, state: BackendState) -> None:
+        timer = self._drains.pop(state, None)
+        if timer is not None:
+            timer.cancel()
+
+    def forget_drains(self) -> None:
+        """The loop serves no more: no deadline concerns it."""
+        for state in tuple(self._drains):
+            self._forget_drain(state)
