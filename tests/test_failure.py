@@ -17,6 +17,7 @@ from starlette.types import Scope
 
 from sticky_asgi import (
     TLS,
+    AffinityStatus,
     Backend,
     GatewayError,
     Intent,
@@ -199,7 +200,84 @@ def test_a_refused_connection_is_tried_elsewhere_whatever_the_method(
 def test_all_refused_is_503_when_nobody_is_left(http: HttpImplementation, lane: Lane) -> None:
     with refusing(2) as urls, failing(*urls, http=http, lane=lane, affinity=True) as (front, _):
         assert_error(front.request(), 503)
+        assert front.event().attempts == 3, "one of them was asked again"
+
+
+def test_nobody_is_asked_twice_without_backoff() -> None:
+    with refusing(2) as urls, failing(*urls, retry=Retry(backoff=None)) as (front, _):
+        assert_error(front.request(), 503)
         assert front.event().attempts == 2
+
+
+def test_a_backend_that_is_back_in_a_moment_gets_the_request_once_more() -> None:
+    """The only backend is restarted while a visitor of its own asks for something."""
+    backend = RawBackend(OK).start()
+    retry = Retry(attempts=100, backoff=0.01)
+    with failing(backend.url, affinity=True, retry=retry) as (front, _):
+        cookie = front.request().get(b"set-cookie")
+        backend.stop()
+        assert cookie is not None
+        with RawClient(front.port) as client:
+            headers = [(b"cookie", cookie.partition(b";")[0])]
+            client.send(encode_request("POST", b"/", headers, b"order"))
+            eventually(lambda: front.pool.states[0].failures > 0)
+            with RawBackend(OK, port=backend.port) as again:
+                answer = client.read_response()
+        assert (answer.body, [request.body for request in again.requests]) == (b"fine", [b"order"])
+        event = front.event(of=2)
+    assert (event.status, event.affinity) == (200, AffinityStatus.KEPT)
+    assert event.attempts > 1
+
+
+def test_a_try_that_can_be_repeated_has_less_time(lane: Lane) -> None:
+    with failing(stalls, OK, lane=lane, retry=Retry(attempt_timeout=0.05)) as (front, _):
+        assert front.request().body == b"fine"
+        event = front.event()
+        assert (event.attempts, event.error) == (2, None)
+        assert front.pool.states[0].failures == 1
+
+
+def test_a_try_that_cannot_be_repeated_has_all_the_time() -> None:
+    gate = threading.Event()
+
+    def late(connection: Connection) -> None:
+        connection.read_request()
+        connection.wait(gate)
+        connection.send(response(200, b"late"))
+
+    with failing(late, OK, retry=Retry(attempt_timeout=0.05)) as (front, backends):
+        with RawClient(front.port) as client:
+            client.send(encode_request("POST", body=b"order"))
+            backends[0].wait_request()
+            assert front.request().body == b"fine", "which comes after that time"
+            gate.set()
+            assert client.read_response().body == b"late"
+
+
+def test_a_body_may_take_longer_than_a_try() -> None:
+    gate = threading.Event()
+
+    def slow(connection: Connection) -> None:
+        if connection.read_request().target == b"/stall":
+            stalls(connection)
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
+        connection.wait(gate)
+        connection.send(b"cd")
+
+    with failing(slow, OK, retry=Retry(attempt_timeout=0.05)) as (front, _):
+        with RawClient(front.port) as client:
+            client.send(encode_request())
+            answer = client.read_head()
+            assert front.request(target=b"/stall").body == b"fine", "which comes after that time"
+            gate.set()
+            assert client.read_body(answer).body == b"abcd"
+
+
+def test_nothing_is_repeated_after_the_total_time() -> None:
+    retry = Retry(attempt_timeout=0.05, total_timeout=0.01)
+    with failing(stalls, OK, retry=retry) as (front, _):
+        assert_error(front.request(), 504)
+        assert front.event().attempts == 1
 
 
 def test_all_refused_is_502_when_the_attempts_are_used_up(

@@ -200,6 +200,12 @@ def test_retry_is_frozen() -> None:
         pytest.param("budget_ratio", "20%", "'20%'", id="ratio-str"),
         pytest.param("budget_min", -1, "-1", id="min-negative"),
         pytest.param("budget_min", None, "None", id="min-none"),
+        pytest.param("backoff", 0, "0", id="backoff-zero"),
+        pytest.param("backoff", "25ms", "'25ms'", id="backoff-str"),
+        pytest.param("attempt_timeout", -1, "-1", id="attempt-timeout-negative"),
+        pytest.param("attempt_timeout", float("inf"), "inf", id="attempt-timeout-inf"),
+        pytest.param("total_timeout", 0.0, "0.0", id="total-timeout-zero"),
+        pytest.param("total_timeout", True, "True", id="total-timeout-bool"),
     ],
 )
 def test_bad_options_are_named(name: str, value: object, shown: str) -> None:
@@ -271,3 +277,52 @@ def test_budget_repr() -> None:
     budget = RetryBudget(Retry())
     budget.start(1)
     assert repr(budget) == "<RetryBudget 1 in flight, limit 20% or 3>"
+
+
+# When there is nobody else
+
+
+@pytest.mark.parametrize(
+    ("attempt", "share", "expected"),
+    [
+        pytest.param(1, 1, 0.1, id="first"),
+        pytest.param(2, 1, 0.2, id="doubled"),
+        pytest.param(4, 0.5, 0.4, id="a share"),
+        pytest.param(5, 1, 1.0, id="tenfold at most"),
+        pytest.param(500, 1, 1.0, id="for ever"),
+        pytest.param(3, 0, 0.0, id="none of it"),
+    ],
+)
+def test_pauses_grow(attempt: int, share: float, expected: float) -> None:
+    assert Retry(backoff=0.1).pause(attempt, lambda: share) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("exc", "expected"),
+    [
+        pytest.param(ConnectError("refused"), True, id="refused"),
+        pytest.param(ConnectTimeout("late"), False, id="connect timeout"),
+        pytest.param(ConnectionLost("reset"), False, id="lost"),
+        pytest.param(ResponseTimeout("late"), False, id="response timeout"),
+    ],
+)
+def test_who_is_asked_once_more(exc: UpstreamError, expected: bool) -> None:
+    assert Retry().allows_same_backend(exc) is expected
+    assert not Retry(backoff=None).allows_same_backend(exc)
+
+
+@pytest.mark.parametrize(
+    ("method", "attempt", "replayable", "expected"),
+    [
+        pytest.param("GET", 1, True, True, id="first of two"),
+        pytest.param("GET", 2, True, False, id="the last one"),
+        pytest.param("POST", 1, True, False, id="not idempotent"),
+        pytest.param("PUT", 1, False, False, id="body is gone"),
+    ],
+)
+def test_which_try_has_less_time(
+    method: str, attempt: int, replayable: bool, expected: bool
+) -> None:
+    retry = Retry(attempts=1, attempt_timeout=1)
+    assert retry.may_time_out(method=method, attempt=attempt, replayable=replayable) is expected
+    assert not Retry().may_time_out(method="GET", attempt=1, replayable=True)

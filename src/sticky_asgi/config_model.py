@@ -195,6 +195,15 @@ class RetrySection(Section):
     on_status: list[Integer] = Field([], description="Statuses that count as failed.")
     budget_ratio: Number = Field(0.2, description="Share of active requests that may be repeats.")
     budget_min: Integer = Field(3, description="Repeats that may always be active.")
+    backoff: Duration | None = Field(
+        0.025, description="Before the same backend is tried again, growing. null: it never is."
+    )
+    attempt_timeout: Duration | None = Field(
+        None, description="Until the response head, if a repeat is possible. null: as the last try."
+    )
+    total_timeout: Duration | None = Field(
+        None, description="Since its arrival, after which nothing is repeated."
+    )
 
     def build(self) -> Retry:
         return Retry(**self.given())

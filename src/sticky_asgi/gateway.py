@@ -30,6 +30,7 @@ from .exceptions import (
     NoRoute,
     QueueFull,
     QueueTimeout,
+    ResponseTimeout,
     StaleConnection,
     UnwantedStatus,
     UpstreamError,
@@ -48,6 +49,8 @@ from .target import raw_path_of
 from .trusted_proxies import TrustedProxies
 from .upstream import (
     Clients,
+    UpstreamClient,
+    UpstreamRequest,
     UpstreamResponse,
     UpstreamWebSocket,
     check_transport,
@@ -55,6 +58,8 @@ from .upstream import (
 
 logger = logging.getLogger("sticky_asgi")
 
+
+NOBODY_LEFT = "every backend was tried, and failed"
 
 _NO_READER: tuple[None, tuple[object, ...]] = (None, ())
 
@@ -258,8 +263,10 @@ class _Call:
         "exchange",
         "first_byte",
         "gateway",
+        "has_asked_all",
         "inbound",
         "is_repeating",
+        "patience",
         "pool",
         "resolution",
         "scope",
@@ -280,6 +287,8 @@ class _Call:
         self.inbound: InboundRequest | None = None
         self.resolution: Resolution | None = None
         self.is_repeating = False
+        self.has_asked_all = False
+        self.patience: asyncio.Timeout | None = None
 
     async def run(self, route: Route, clients: Clients) -> None:
         """Serve the request. Raises GatewayError if that fails."""
@@ -307,7 +316,10 @@ class _Call:
             except BackendsBusy:
                 lease = await self._wait_for_turn(inbound, resolution, failure)
             except NoBackendAvailable as exc:
-                raise _verdict(failure, exc) from failure
+                if failure is None or not self._may_ask_again(failure, resolution):
+                    raise _verdict(failure, exc) from failure
+                await asyncio.sleep(self.pool.retry.pause(self.attempts))
+                continue
             with lease as state:
                 self.state = state
                 self.attempts += 1
@@ -318,19 +330,51 @@ class _Call:
                         state.backend, self.exchange.body, resolution.status
                     )
                     client = clients.get(self.pool, state.backend)
-                    return await self.exchange.forward(client, request, self)
+                    if self.pool.retry.attempt_timeout is None:
+                        return await self.exchange.forward(client, request, self)
+                    return await self._forward_in_time(client, request)
                 except UpstreamError as exc:
                     if not self._goes_on(exc, state):
+                        if self.has_asked_all:
+                            raise _verdict(exc, NoBackendAvailable(NOBODY_LEFT)) from exc
                         raise
                     logger.info("%r: %s; trying again", inbound, exc)
                     _forget_frames(exc)
                     failure = exc
+
+    async def _forward_in_time(self, client: UpstreamClient, request: UpstreamRequest) -> None:
+        """As the exchange does, but a try that can be repeated has less time."""
+        retry = self.pool.retry
+        is_short = retry.may_time_out(
+            method=self.scope["method"],
+            attempt=self.attempts,
+            replayable=self.exchange.is_replayable,
+        )
+        seconds = retry.attempt_timeout if is_short else None
+        try:
+            async with asyncio.timeout(seconds) as self.patience:
+                await self.exchange.forward(client, request, self)
+        except TimeoutError:
+            raise ResponseTimeout(f"no answer within the {seconds:g} seconds of a try") from None
+
+    def _may_ask_again(self, failure: UpstreamError, resolution: Resolution) -> bool:
+        """Whether those who have failed are to get the request once more, for want of others."""
+        if not self.tried or not self.pool.retry.allows_same_backend(failure):
+            return False
+        if resolution.status is AffinityStatus.MOVED and resolution.backend_id in self.tried:
+            resolution.status = AffinityStatus.KEPT
+        self.tried = ()
+        self.has_asked_all = True
+        return True
 
     def _goes_on(self, exc: UpstreamError, state: BackendState) -> bool:
         """Whether there is to be another attempt after one that has failed."""
         self.tried = {*self.tried, state.id}
         if exc.side == "backend":
             state.observe_failure()
+        latest = self.pool.retry.total_timeout
+        if latest is not None and time.perf_counter() - self.began >= latest:
+            return False
         return self._allows(exc, attempt=self.attempts) and self._claims_repeat()
 
     def _allows(self, exc: UpstreamError, *, attempt: int) -> bool:
@@ -408,6 +452,8 @@ class _Call:
         now = time.perf_counter()
         self.first_byte = now - self.began
         state.observe_latency(now - self.attempt_began)
+        if self.patience is not None:
+            self.patience.reschedule(None)
         if status in pool.retry.on_status and self._turns_down(status, state, resolution):
             raise UnwantedStatus(status)
         self._end_repeat()

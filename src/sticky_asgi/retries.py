@@ -6,11 +6,12 @@ comes next is the pool's affair.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import random
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from .checks import is_amount, is_count, is_int
-from .exceptions import UpstreamError
+from .exceptions import ConnectError, ConnectTimeout, UpstreamError
 
 # RFC 9110 §9.2.2: "Of the request methods defined by this specification, PUT, DELETE, and safe
 # request methods are idempotent." §9.2.1: "the GET, HEAD, OPTIONS, and TRACE methods are defined
@@ -39,6 +40,15 @@ class Retry:
             0.2, Envoy's `budget_percent`: so a dying pool is not hammered by three times its load.
         budget_min: Repeats that may be active whatever the share says. Default 3, Envoy's
             `min_retry_concurrency`: so a quiet pool has repeats at all.
+        backoff: Seconds to wait before a backend that has refused the connection gets the request
+            once more, when there is no other to ask. Doubled at every repeat, up to tenfold, and of
+            that a random share: so those who wait do not come back all at once. Default 0.025,
+            Envoy's `base_interval`; None: none is asked twice.
+        attempt_timeout: Seconds until the response head for a try that may still be repeated. The
+            last one, and those of which no repeat is allowed, have `Timeouts.response`. Default
+            None: all have.
+        total_timeout: Seconds since the request's arrival after which nothing is repeated. Default
+            None: no matter when.
 
     Raises:
         ValueError: A value out of range.
@@ -49,6 +59,9 @@ class Retry:
     on_status: Collection[int] = ()
     budget_ratio: float = 0.2
     budget_min: int = 3
+    backoff: float | None = 0.025
+    attempt_timeout: float | None = None
+    total_timeout: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("attempts", "replay_limit", "budget_min"):
@@ -59,6 +72,12 @@ class Retry:
             raise ValueError(
                 f"budget_ratio must be a number of at least 0, got {self.budget_ratio!r}"
             )
+        for name in ("backoff", "attempt_timeout", "total_timeout"):
+            value = getattr(self, name)
+            if value is not None and not (is_amount(value) and value > 0):
+                raise ValueError(
+                    f"{name} must be a positive number of seconds or None, got {value!r}"
+                )
         object.__setattr__(self, "on_status", _statuses(self.on_status))
 
     def allows(
@@ -110,6 +129,41 @@ class Retry:
             and method in IDEMPOTENT_METHODS
             and self._has_another_try(attempt, replayable, response_started)
         )
+
+    def may_time_out(self, *, method: str, attempt: int, replayable: bool) -> bool:
+        """Whether a try is one that `attempt_timeout` ends.
+
+        Args:
+            method: The request's method, as sent.
+            attempt: Which try it is: 1 for the first.
+            replayable: Whether its body can be sent again.
+        """
+        return (
+            self.attempt_timeout is not None
+            and method in IDEMPOTENT_METHODS
+            and self._has_another_try(attempt, replayable, response_started=False)
+        )
+
+    def allows_same_backend(self, exc: UpstreamError) -> bool:
+        """Whether who failed so may be asked once more, if there is nobody else.
+
+        One that refuses connections may be back in a moment. One that keeps a request waiting would
+        cost the visitor the same time again, and one that has failed over it may do so again.
+        """
+        return (
+            self.backoff is not None
+            and isinstance(exc, ConnectError)
+            and not isinstance(exc, ConnectTimeout)
+        )
+
+    def pause(self, attempt: int, share: Callable[[], float] = random.random) -> float:
+        """Seconds to wait before the same backend is tried again.
+
+        Args:
+            attempt: Which try failed: 1 for the first.
+            share: Says which part of the longest pause it is to be, from 0 to 1.
+        """
+        return 0 if self.backoff is None else self.backoff * min(2 ** (attempt - 1), 10) * share()
 
     def _has_another_try(self, attempt: int, replayable: bool, response_started: bool) -> bool:
         return replayable and not response_started and attempt <= self.attempts
