@@ -18,8 +18,8 @@ class Timeouts:
         response: From the request having been sent (or from the last progress of its upload)
             until the response head. Default 60, nginx's `proxy_read_timeout`; shorter than your
             slowest page and that page becomes a 504.
-        idle: Between two pieces of a response body. Default None, so that streams of
-            events may be silent; with a value, a body that pauses longer is cut off and the client sees an
+        idle: Between two pieces of a response body. Default None, so that streams of events may
+            be silent; with a value, a body that pauses longer is cut off and the client sees an
             aborted response.
         keep_alive: How long an idle connection is kept for reuse. Default 4, one less than the
             5 of uvicorn and Node.js, so the backend is not the one that closes it first; 0 uses
