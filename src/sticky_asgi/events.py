@@ -1,15 +1,24 @@
 """What happened, for those who listen: access logs, metrics, tests.
 
-A listener is told after the fact and changes nothing. With no listener nothing is built.
+A listener is told after the fact and changes nothing. Requests, of which there are many, have a
+hook of their own; everything else comes to another. With no listener nothing is built.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from .affinity import AffinityStatus
-from .exceptions import GatewayError
+from .backend import Health, Intent
+from .exceptions import GatewayError, UpstreamError
+
+logger = logging.getLogger("sticky_asgi")
+
+T = TypeVar("T")
+Hooks = tuple[Callable[[T], object], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +55,174 @@ class RequestFinished:
     close_code: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRetried:
+    """A backend has failed a request, which is about to be sent once more.
+
+    Attributes:
+        pool: Name of the pool.
+        backend: Id of the backend that has failed.
+        method: Request method.
+        path: Raw request path.
+        attempt: Which try has failed, 1 for the first.
+        error: How. Its text may hold addresses.
+    """
+
+    pool: str
+    backend: str
+    method: str
+    path: str
+    attempt: int
+    error: UpstreamError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestQueued:
+    """A request has waited in the pool's queue, or was not let in.
+
+    Attributes:
+        pool: Name of the pool.
+        method: Request method.
+        path: Raw request path.
+        waited: Seconds.
+        error: `QueueFull`, `QueueTimeout`, or what else ended the wait; None: it has a backend.
+    """
+
+    pool: str
+    method: str
+    path: str
+    waited: float
+    error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthChanged:
+    """A backend's health was observed to be another.
+
+    Attributes:
+        pool: Name of the pool.
+        backend: Id of the backend.
+        before: What it was.
+        after: What it is.
+        reason: Why, for the operator; empty if whoever said so gave none. May hold addresses.
+    """
+
+    pool: str
+    backend: str
+    before: Health
+    after: Health
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntentChanged:
+    """Something else is wished for a backend, or until another time.
+
+    Attributes:
+        pool: Name of the pool.
+        backend: Id of the backend.
+        before: What was wished.
+        after: What is wished.
+        until: When a drain ends, by `time.monotonic()`; None: at no set time.
+        reason: Why; empty if whoever said so gave none.
+    """
+
+    pool: str
+    backend: str
+    before: Intent
+    after: Intent
+    until: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendsReplaced:
+    """A pool has another set of backends.
+
+    Attributes:
+        pool: Name of the pool.
+        added: Ids of those that are new.
+        removed: Ids of those that are gone; what runs on them is finished.
+    """
+
+    pool: str
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reloaded:
+    """A configuration file was read again.
+
+    Attributes:
+        name: The file.
+        error: What was wrong with it: then nothing has changed. None: it is in force.
+    """
+
+    name: str
+    error: Exception | None
+
+
+#: What a pool has to say.
+PoolEvent = HealthChanged | IntentChanged | BackendsReplaced
+#: Everything but the end of requests.
+Event = PoolEvent | RequestRetried | RequestQueued | Reloaded
+
+
 class Listener(Protocol):
-    """Somebody who wants to know. Must neither block nor raise: it runs on the request path."""
+    """Somebody who wants to know of requests.
+
+    Must neither block nor raise: it runs on the request path. What it raises goes to the log.
+    """
 
     def on_request(self, event: RequestFinished) -> None:
         """A request has ended."""
         ...
+
+
+class EventListener(Protocol):
+    """Somebody who wants to know of everything else. It may be a `Listener` as well.
+
+    Must neither block nor raise, as a `Listener`. It may be called in any thread that changes a
+    pool.
+    """
+
+    def on_event(self, event: Event) -> None:
+        """Something has happened; `match` tells what."""
+        ...
+
+
+class Listeners:
+    """Those who are told. What one of them raises is its own bug, and goes to the log.
+
+    Args:
+        listeners: Objects with `on_request`, `on_event` or both.
+
+    Raises:
+        TypeError: One has neither.
+    """
+
+    __slots__ = ("of_events", "of_requests")
+
+    def __init__(self, listeners: Sequence[Listener | EventListener]) -> None:
+        for listener in listeners:
+            if not _hooks([listener], "on_request") and not _hooks([listener], "on_event"):
+                raise TypeError(
+                    f"a listener must have on_request() or on_event(), got {listener!r}"
+                )
+        self.of_requests: Hooks[RequestFinished] = _hooks(listeners, "on_request")
+        self.of_events: Hooks[Event] = _hooks(listeners, "on_event")
+
+
+def tell(hooks: Hooks[T], event: T) -> None:
+    """Tell everyone. A bug in one is no reason to fail a request, or to leave others untold."""
+    for hook in hooks:
+        try:
+            hook(event)
+        except Exception:
+            logger.exception("listener %r raised an exception", hook)
+
+
+def _hooks(listeners: Sequence[object], name: str) -> tuple[Any, ...]:
+    hooks = (getattr(listener, name, None) for listener in listeners)
+    return tuple(hook for hook in hooks if callable(hook))

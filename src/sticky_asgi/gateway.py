@@ -19,7 +19,17 @@ from starlette.types import Receive, Scope, Send
 from .affinity import AffinityStatus, Resolution
 from .backend import BackendState
 from .error_response import ErrorResponse, can_refuse, default_error_response, send_error
-from .events import Listener, RequestFinished
+from .events import (
+    EventListener,
+    IntentChanged,
+    Listener,
+    Listeners,
+    PoolEvent,
+    RequestFinished,
+    RequestQueued,
+    RequestRetried,
+    tell,
+)
 from .exceptions import (
     BackendsBusy,
     ClientDisconnected,
@@ -79,7 +89,8 @@ class Gateway:
         error_response: Makes the response to a request that failed in the gateway, from the error
             and the scope. Default: the status and its name as `text/plain`. Keep the error's text
             from clients: it may hold addresses.
-        listeners: Told of every request that ended.
+        listeners: Told of every request that ended (`Listener`), or of what else happens: retries,
+            queueing, changes of health and intent, other backends (`EventListener`).
         forwarded: Whether to write the Forwarded header (RFC 7239) besides X-Forwarded-*.
             Default False.
         max_head: Largest request header section in bytes. Default 65536; beyond it: 431.
@@ -96,21 +107,19 @@ class Gateway:
         *,
         trusted_proxies: Sequence[str] = (),
         error_response: ErrorResponse | None = None,
-        listeners: Sequence[Listener] = (),
+        listeners: Sequence[Listener | EventListener] = (),
         forwarded: bool = False,
         max_head: int = 65536,
     ) -> None:
-        for listener in listeners:
-            if not callable(getattr(listener, "on_request", None)):
-                raise TypeError(f"a listener must have on_request(), got {listener!r}")
         self.trusted_proxies = TrustedProxies(trusted_proxies)
         self.error_response = error_response or default_error_response
-        self.listeners = tuple(listeners)
+        self.listeners = Listeners(listeners)
         self.forwarded = forwarded
         self.max_head = max_head
         self._table = _checked(pools)
         self._readers: dict[Pool, tuple[HeadReader, tuple[object, ...]]] = {}
         self._runtimes = Runtimes(lambda: self.pools)
+        self._observe_pools()
         self._entered: WeakKeyDictionary[asyncio.AbstractEventLoop, list[AsyncExitStack]] = (
             WeakKeyDictionary()
         )
@@ -134,7 +143,18 @@ class Gateway:
         self._table = _checked(pools)
         self._readers = {}
         self._runtimes.forget_other_pools()
-        self._runtimes.observe_pools()
+        self._runtimes.expect_ends_of_drains()
+        self._observe_pools()
+
+    def _observe_pools(self) -> None:
+        for pool in self.pools:
+            pool.observers.add(self)
+
+    def observe(self, pool: Pool, event: PoolEvent) -> None:
+        """Act on what a pool says, and pass it on. See `PoolObserver`."""
+        if isinstance(event, IntentChanged):
+            self._runtimes.expect_end_of_drain(pool, event.backend)
+        tell(self.listeners.of_events, event)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -197,17 +217,9 @@ class Gateway:
                 raise
             _forget_frames(exc)
         finally:
-            if self.listeners:
-                self._tell(call.finished(error))
+            if self.listeners.of_requests:
+                tell(self.listeners.of_requests, call.finished(error))
             error = None
-
-    def _tell(self, event: RequestFinished) -> None:
-        for listener in self.listeners:
-            try:
-                listener.on_request(event)
-            except Exception:
-                # A listener's bug is no reason to fail a request, or to leave the others untold.
-                logger.exception("listener %r raised an exception", listener)
 
     async def refuse(self, error: GatewayError, scope: Scope, receive: Receive, send: Send) -> int:
         """Answer a request with an error of the gateway's own, without any affinity cookie."""
@@ -290,6 +302,11 @@ class _Call:
         self.has_asked_all = False
         self.patience: asyncio.Timeout | None = None
 
+    @property
+    def path(self) -> str:
+        """The raw request path."""
+        return raw_path_of(self.scope).decode("latin-1")
+
     async def run(self, route: Route, clients: Clients) -> None:
         """Serve the request. Raises GatewayError if that fails."""
         pool, exchange = self.pool, self.exchange
@@ -339,8 +356,34 @@ class _Call:
                             raise _verdict(exc, NoBackendAvailable(NOBODY_LEFT)) from exc
                         raise
                     logger.info("%r: %s; trying again", inbound, exc)
+                    self._tell_of_retry(exc, state)
                     _forget_frames(exc)
                     failure = exc
+
+    def _tell_of_retry(self, exc: UpstreamError, state: BackendState) -> None:
+        hooks = self.gateway.listeners.of_events
+        if hooks:
+            event = RequestRetried(
+                pool=self.pool.name,
+                backend=state.id,
+                method=self.scope["method"],
+                path=self.path,
+                attempt=self.attempts,
+                error=exc,
+            )
+            tell(hooks, event)
+
+    def _tell_of_wait(self, seconds: float, error: BaseException | None) -> None:
+        hooks = self.gateway.listeners.of_events
+        if hooks:
+            event = RequestQueued(
+                pool=self.pool.name,
+                method=self.scope["method"],
+                path=self.path,
+                waited=seconds,
+                error=error,
+            )
+            tell(hooks, event)
 
     async def _forward_in_time(self, client: UpstreamClient, request: UpstreamRequest) -> None:
         """As the exchange does, but a try that can be repeated has less time."""
@@ -406,7 +449,7 @@ class _Call:
         """A backend that is busy now; for a visitor whose own stays busy, another one."""
         try:
             try:
-                return await self._wait_in_queue(request, resolution)
+                return await self._wait_and_tell(request, resolution)
             except (QueueFull, QueueTimeout):
                 if resolution.status is not AffinityStatus.KEPT:
                     raise
@@ -416,6 +459,18 @@ class _Call:
                 raise
         except NoBackendAvailable as exc:
             raise _verdict(failure, exc) from failure
+
+    async def _wait_and_tell(self, request: RequestInfo, resolution: Resolution) -> Lease:
+        began = time.perf_counter()
+        error: BaseException | None = None
+        try:
+            return await self._wait_in_queue(request, resolution)
+        except BaseException as exc:
+            error = exc
+            raise
+        finally:
+            self._tell_of_wait(time.perf_counter() - began, error)
+            error = None
 
     async def _wait_in_queue(self, request: RequestInfo, resolution: Resolution) -> Lease:
         pool, loop = self.pool, asyncio.get_running_loop()
@@ -489,7 +544,7 @@ class _Call:
         client = self.scope.get("client")
         return RequestFinished(
             method=self.scope["method"],
-            path=raw_path_of(self.scope).decode("latin-1"),
+            path=self.path,
             client=self.inbound.client if self.inbound else client[0] if client else None,
             pool=self.pool.name,
             backend=None if self.state is None else self.state.id,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .error_response import ErrorResponse
-from .events import Listener
+from .events import EventListener, Listener
 from .gateway import Gateway
 from .lifespan import serve_lifespan
 from .routes import Routes
@@ -41,7 +41,7 @@ class GatewayMiddleware:
         *,
         trusted_proxies: Sequence[str] = (),
         error_response: ErrorResponse | None = None,
-        listeners: Sequence[Listener] = (),
+        listeners: Sequence[Listener | EventListener] = (),
         forwarded: bool = False,
         max_head: int = 65536,
     ) -> None:

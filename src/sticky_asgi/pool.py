@@ -20,6 +20,7 @@ from .affinity import Affinity, AffinityStatus, OnLost, Resolution
 from .backend import Backend, BackendState, Health, Intent
 from .balancers import Balancer, RoundRobin
 from .checks import check_object, check_type, is_amount
+from .events import BackendsReplaced, HealthChanged, IntentChanged, PoolEvent
 from .exceptions import (
     AffinityRejected,
     BackendsBusy,
@@ -107,8 +108,8 @@ class Waiter:
 class PoolObserver(Protocol):
     """Somebody who has to act on what becomes of a pool."""
 
-    def intent_changed(self, pool: Pool, state: BackendState) -> None:
-        """What is wished for a backend has changed, or until when. Any thread may say so."""
+    def observe(self, pool: Pool, event: PoolEvent) -> None:
+        """Something has changed. Called in the thread that has changed it."""
         ...
 
 
@@ -180,7 +181,7 @@ class Pool:
         #: Rises whenever another pool's policies are adopted.
         self.policies_version = 0
         self._use_affinity(affinity)
-        #: Told of every change of an intent, for as long as they live.
+        #: Told of every change, for as long as they live.
         self.observers: WeakSet[PoolObserver] = WeakSet()
         self._states: dict[str, BackendState] = {}
         self._departed: dict[str, BackendState] = {}
@@ -238,6 +239,10 @@ class Pool:
         self._backends = snapshot
         self.version += 1
         self._changed()
+        added = tuple(key for key in self._states if key not in previous)
+        removed = tuple(key for key in previous if key not in self._states)
+        if added or removed:
+            self._tell(BackendsReplaced(pool=self.name, added=added, removed=removed))
 
     def adopt(self, other: Pool) -> None:
         """Take over another pool's policies and backends, and keep this one's state.
@@ -323,22 +328,43 @@ class Pool:
     def end_drain(self, state: BackendState) -> None:
         """The deadline of a drain has passed: take the backend out of service."""
         if state.intent is Intent.DRAINING:
-            self._set_intent(state, Intent.DOWN, until=state.drain_until)
+            self._set_intent(
+                state, Intent.DOWN, until=state.drain_until, reason="its drain has ended"
+            )
 
     def _set_intent(
-        self, state: BackendState, intent: Intent, *, until: float | None = None
+        self, state: BackendState, intent: Intent, *, until: float | None = None, reason: str = ""
     ) -> None:
-        state.intent = intent
-        state.drain_until = until
+        before, until_then = state.intent, state.drain_until
+        state.intent, state.drain_until = intent, until
         self._changed()
+        if (before, until_then) == (intent, until):
+            return
+        self._tell(
+            IntentChanged(
+                pool=self.name,
+                backend=state.id,
+                before=before,
+                after=intent,
+                until=until,
+                reason=reason,
+            )
+        )
+
+    def _tell(self, event: PoolEvent) -> None:
         for observer in tuple(self.observers):
-            observer.intent_changed(self, state)
+            observer.observe(self, event)
 
     def set_health(self, backend_id: str, health: Health) -> None:
         """Say what has been observed of a backend. Raises KeyError."""
         check_type("health", health, Health)
-        self[backend_id].health = health
+        state = self[backend_id]
+        before, state.health = state.health, health
         self._changed()
+        if health is not before:
+            self._tell(
+                HealthChanged(pool=self.name, backend=backend_id, before=before, after=health)
+            )
 
     def _changed(self) -> None:
         states = self._states.values()

@@ -35,7 +35,6 @@ class Runtimes:
         self._pools = pools
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
         self._has_warned = False
-        self.observe_pools()
 
     def get(self, loop: asyncio.AbstractEventLoop) -> Runtime | None:
         """The resources of the running loop, or None if nobody has started them."""
@@ -44,7 +43,7 @@ class Runtimes:
     async def start(self, loop: asyncio.AbstractEventLoop) -> Runtime:
         """The resources of the running loop, started by its first request."""
         runtime = self._by_loop[loop] = Runtime(Clients())
-        self.observe_pools()
+        self.expect_ends_of_drains()
         await self._close_with_loop(loop, runtime)
         return runtime
 
@@ -97,7 +96,7 @@ class Runtimes:
             # In force before anything is awaited: a request in between must find it.
             runtime = self._by_loop[loop] = Runtime(Clients(states), is_managed=True)
             stack.push_async_callback(runtime.clients.aclose)
-            self.observe_pools()
+            self.expect_ends_of_drains()
             try:
                 if previous is not None and previous.guard is not None:
                     await previous.guard.aclose()
@@ -105,21 +104,23 @@ class Runtimes:
             finally:
                 self._forget(loop, runtime)
 
-    def observe_pools(self) -> None:
-        """Have the gateway's present pools say when a backend's drain is to end."""
-        for pool in self._pools():
-            pool.observers.add(self)
-            for state in pool.states:
-                self.intent_changed(pool, state)
-
-    def intent_changed(self, pool: Pool, state: BackendState) -> None:
-        """See `PoolObserver`."""
+    def expect_end_of_drain(self, pool: Pool, backend_id: str) -> None:
+        """Have each loop act when the drain of a backend is over. Any thread may call this."""
+        if backend_id not in pool:
+            return
+        state = pool[backend_id]
         if state.drain_until is None or state.intent is not Intent.DRAINING:
             return
         for loop, runtime in list(self._by_loop.items()):
             # One that has ended serves nobody any more.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(runtime.expect_end_of_drain, pool, state)
+
+    def expect_ends_of_drains(self) -> None:
+        """Of those that have begun before there was a loop."""
+        for pool in self._pools():
+            for state in pool.states:
+                self.expect_end_of_drain(pool, state.id)
 
     def forget_other_pools(self) -> None:
         """After a change of routes: close what no route of the running loop leads to any more."""

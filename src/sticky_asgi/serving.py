@@ -28,6 +28,7 @@ from watchfiles import awatch
 
 from .access_log import AccessLog
 from .config import Config, ConfigError, load, quick
+from .events import Reloaded, tell
 from .lifespan import serve_lifespan
 
 logger = logging.getLogger("sticky_asgi.serving")
@@ -210,11 +211,17 @@ class Service:
         except ConfigError as exc:
             problems = "\n  ".join(map(str, exc.problems))
             logger.error("not reloaded, what was in force stays so:\n  %s", problems)
-        except Exception:
+            self._tell_of_reload(exc)
+        except Exception as exc:
             logger.exception("not reloaded, what was in force stays so")
+            self._tell_of_reload(exc)
         else:
             self.config = config
             logger.info("reloaded %s: %s", config.name, config.summary)
+            self._tell_of_reload(None)
+
+    def _tell_of_reload(self, error: Exception | None) -> None:
+        tell(self.gateway.listeners.of_events, Reloaded(name=self.config.name, error=error))
 
     async def _follow(self, file: Path, stop: asyncio.Event) -> None:
         """Reload whenever the content changes; watching folders sees renames and links too."""
