@@ -218,7 +218,7 @@ class BackendState:
         self.backend = backend
         self.health = Health.UNKNOWN
         self.intent = Intent.ACTIVE
-        #: When its drain ends, by `time.monotonic()`; None: it has no end, or it does not drain.
+        #: When its drain ends, or has ended, by `time.monotonic()`; None: no drain has an end.
         self.drain_until: float | None = None
         #: Requests it has at the moment; among them responses that have begun, and WebSockets.
         self.in_flight = self.streams = self.websockets = 0
@@ -262,6 +262,11 @@ class BackendState:
             and self.health is not Health.UNHEALTHY
             and self.backend.weight > 0
         )
+
+    @property
+    def is_drained_or_draining(self) -> bool:
+        """Whether a drain is under way, or has taken it out of service."""
+        return self.intent is Intent.DRAINING or self.drain_until is not None
 
     def finish_request(self) -> None:
         """Count a request less in flight."""

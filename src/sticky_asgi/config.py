@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
-from . import TLS, Backend, Gateway, Intent, Listener, Pool, Route
+from . import TLS, Backend, Gateway, Listener, Pool, Route
 from .config_fields import nearest
 from .config_model import Document
 from .config_problems import dotted, problems_of
@@ -99,8 +99,7 @@ class Config:
             listeners=listeners,
         )
         for name, pool in parts.pools.items():
-            for backend_id in self._draining(name):
-                pool.set_intent(backend_id, Intent.DRAINING)
+            self._drain(pool, {}, self._draining(name))
         return gateway
 
     def apply(self, gateway: Gateway, previous: Config | None = None) -> None:
@@ -118,9 +117,9 @@ class Config:
         running = {pool.name: pool for pool in gateway.pools}
         for name, pool in parts.pools.items():
             kept = running.get(name)
-            before: set[str] = set()
+            before: dict[str, float | None] = {}
             if kept is not None:
-                before = set() if previous is None else previous._draining(name)
+                before = {} if previous is None else previous._draining(name)
                 kept.adopt(pool)
                 parts.pools[name] = kept
             self._drain(parts.pools[name], before, self._draining(name))
@@ -150,18 +149,25 @@ class Config:
             return _Parts(pools, [Route(pool) for pool in pools.values()])
         return _Parts(pools, [route.build(pools[route.pool]) for route in document.routes])
 
-    def _draining(self, pool: str) -> set[str]:
+    def _draining(self, pool: str) -> dict[str, float | None]:
+        """The deadlines of the backends that are to drain."""
         section = self.document.pools.get(pool)
         backends = () if section is None else section.backends
-        return {backend.build().id for backend in backends if backend.drain}
+        return {
+            backend.build().id: backend.drain_deadline
+            for backend in backends
+            if backend.drain is not False
+        }
 
     @staticmethod
-    def _drain(pool: Pool, before: set[str], now: set[str]) -> None:
-        for backend_id in now - before:
-            pool.set_intent(backend_id, Intent.DRAINING)
-        for backend_id in before - now:
-            if backend_id in pool and pool[backend_id].intent is Intent.DRAINING:
-                pool.set_intent(backend_id, Intent.ACTIVE)
+    def _drain(pool: Pool, before: dict[str, float | None], now: dict[str, float | None]) -> None:
+        for backend_id, deadline in now.items():
+            # What was said before is under way, or was taken back by hand.
+            if backend_id not in before or before[backend_id] != deadline:
+                pool.drain(backend_id, deadline=deadline)
+        for backend_id in before.keys() - now.keys():
+            if backend_id in pool and pool[backend_id].is_drained_or_draining:
+                pool.undrain(backend_id)
 
     @property
     def summary(self) -> str:

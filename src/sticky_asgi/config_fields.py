@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError
 
+from .checks import is_amount
 from .units import DURATION_PATTERN, SIZE_PATTERN, parse_duration, parse_size
 
 
@@ -51,6 +52,23 @@ def not_yet(what: str) -> BeforeValidator:
     return BeforeValidator(refuse)
 
 
+_SWITCH = {"true": True, "false": False}
+
+
+def _read_drain(value: object) -> object:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in _SWITCH:
+        return _SWITCH[value.lower()]
+    try:
+        seconds = parse_duration(value)
+    except ValueError:
+        seconds = None
+    if not is_amount(seconds):
+        raise ValueError(f"must be true, false or a duration such as 30s, got {value!r}")
+    return seconds
+
+
 class Also:
     """Says in the JSON Schema what a validator takes besides."""
 
@@ -76,6 +94,21 @@ Size: TypeAlias = Annotated[
     int,
     BeforeValidator(parse_size),
     WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string", "pattern": SIZE_PATTERN}]}),
+]
+
+
+Drain: TypeAlias = Annotated[
+    bool | float,
+    BeforeValidator(_read_drain),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "boolean"},
+                {"type": "number"},
+                {"type": "string", "pattern": DURATION_PATTERN},
+            ]
+        }
+    ),
 ]
 
 

@@ -36,7 +36,7 @@ from . import (
     path_key,
     query_key,
 )
-from .config_fields import Also, Duration, Integer, Number, Section, Size, nearest, not_yet
+from .config_fields import Also, Drain, Duration, Integer, Number, Section, Size, nearest, not_yet
 from .trusted_proxies import TrustedProxies
 
 
@@ -49,10 +49,18 @@ class BackendSection(Section):
     max_requests: Integer | None = Field(
         None, description="Requests in flight per worker; beyond it they wait. null: no limit."
     )
-    drain: bool = Field(False, description="true: it keeps its sessions and gets no new ones.")
+    drain: Drain = Field(
+        False,
+        description="true: it keeps its sessions and gets no new ones. A duration: for so long.",
+    )
 
     def build(self) -> Backend:
         return Backend(**{key: value for key, value in self.given().items() if key != "drain"})
+
+    @property
+    def drain_deadline(self) -> float | None:
+        """How long it drains; None: without an end."""
+        return None if isinstance(self.drain, bool) else self.drain
 
 
 class HashSection(Section):
