@@ -54,13 +54,16 @@ def invoke(*args: str) -> Result:
     return CliRunner(**apart).invoke(cli, args)
 
 
-def write(path: Path, *backends: RawBackend | str, secrets: Sequence[str] = (SECRET,)) -> Path:
+def write(
+    path: Path, *backends: RawBackend | str, secrets: Sequence[str] = (SECRET,), **more: object
+) -> Path:
     """A configuration file with one sticky pool; replaced in one step, as careful tools do."""
     urls = [backend if isinstance(backend, str) else backend.url for backend in backends]
     text = json.dumps(
         {
             "secrets": list(secrets),
             "pools": {"shop": {"backends": urls, "affinity": {"cookie": {}}}},
+            **more,
         }
     )
     new = path.with_suffix(".new")
@@ -431,6 +434,38 @@ def test_sigterm_finishes_what_runs(tmp_path: Path, workers: int) -> None:
             response = client.read_response()
             assert (response.status, response.body, response.complete) == (200, b"slow", True)
             assert command.wait() == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_gateway_that_stops_says_so_and_serves_on_for_a_while(
+    tmp_path: Path, workers: int
+) -> None:
+    def status(port: int, name: str) -> int:
+        return servers.request(port, target=b"/-/sticky/" + name.encode()).status
+
+    with named("a") as [a]:
+        path = write(tmp_path / "gateway.yaml", a, admin={})
+        args = [str(path), "--workers", str(workers), "--shutdown-delay", "2"]
+        with running(*args) as (command, port):
+            command.wait_for("ready: ", times=workers)
+            assert (status(port, "live"), status(port, "ready")) == (200, 200)
+            command.process.terminate()
+            # With workers, the one who is asked may not have got its signal yet.
+            command.wait_for("stopping in 2 seconds: 0 requests under way", times=workers)
+            assert (status(port, "live"), status(port, "ready")) == (200, 503)
+            assert servers.request(port).body == b"a"
+            assert command.wait() == 0
+
+
+def test_a_reload_moves_what_is_asked_of_the_gateway_itself(tmp_path: Path) -> None:
+    with named("a") as [a]:
+        path = write(tmp_path / "gateway.yaml", a)
+        with running(str(path)) as (command, port):
+            assert servers.request(port, target=b"/-/sticky/live").body == b"a"
+            write(path, a, admin={"path": "/about"})
+            command.wait_for("reloaded ")
+            assert servers.request(port, target=b"/about/live").body == b"ok\n"
+            assert servers.request(port, target=b"/-/sticky/live").body == b"a"
 
 
 def test_sigterm_waits_only_so_long(tmp_path: Path) -> None:

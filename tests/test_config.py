@@ -687,7 +687,9 @@ def test_mistakes_in_a_route(text: str, expected: str) -> None:
          "2: trusted_proxies[0]: 'x' is neither an address, a network nor 'unix'"),
         ("trusted_proxies: 10.0.0.0/8", "2: trusted_proxies: must be a list, got text"),
         ("forwarded: 5", "2: forwarded: must be true or false, got a number"),
-        ("admin: {path: /-/sticky}", "2: admin: the operator page is not part of this version"),
+        ("admin: {token: x}", "2: admin.token: the operator page is not part of this version"),
+        ("admin: {path: sticky}", "2: admin.path: must begin with / and not end with it, got "
+         "'sticky'"),
     ],
 )  # fmt: skip
 def test_mistakes_at_the_top(text: str, expected: str) -> None:

@@ -61,6 +61,7 @@ LAYERS = (
         "demo",
         "listening",
         "serving",
+        "stopping",
         "uvicorn_http",
         "__main__",
     ),

@@ -100,6 +100,14 @@ def demo(host: str, port: int) -> None:
     help="How long a client may stay connected without a request.",
 )
 @click.option(
+    "--shutdown-delay",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="How long to go on serving after SIGTERM, while /ready says 503.",
+)
+@click.option(
     "--graceful-timeout",
     default=25,
     show_default=True,
@@ -118,6 +126,7 @@ def run(
     ssl_certfile: str | None,
     ssl_keyfile: str | None,
     keep_alive: int,
+    shutdown_delay: float,
     graceful_timeout: int,
 ) -> None:
     """Serve what a configuration FILE says, or the given backends with sticky sessions.
@@ -133,7 +142,13 @@ def run(
             _fail(f"{file}: is not a regular file, and it has to be read more than once", 2)
         # Until the gateway listens to it, a SIGHUP must not end the process.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    settings = Settings(file=file, backends=backends, workers=workers, access_log=access_log)
+    settings = Settings(
+        file=file,
+        backends=backends,
+        workers=workers,
+        access_log=access_log,
+        shutdown_delay=shutdown_delay,
+    )
     try:
         config = settings.load()
     except ConfigError as exc:

@@ -36,6 +36,7 @@ from . import (
     path_key,
     query_key,
 )
+from .admin import StatusEndpoints
 from .config_fields import Also, Drain, Duration, Integer, Number, Section, Size, nearest, not_yet
 from .trusted_proxies import TrustedProxies
 
@@ -368,6 +369,16 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+class AdminSection(Section):
+    """What operators and orchestrators ask of the gateway itself."""
+
+    path: str = Field("/-/sticky", description="{path}/live and {path}/ready are there.")
+    token: Annotated[None, not_yet("the operator page is")] = None
+
+    def build(self) -> StatusEndpoints:
+        return StatusEndpoints(self.path, lambda: True)
+
+
 class Document(Section):
     """The whole file."""
 
@@ -388,4 +399,6 @@ class Document(Section):
     routes: list[RouteSection] | None = Field(
         None, min_length=1, description="Default, with one pool: every path goes there."
     )
-    admin: Annotated[None, not_yet("the operator page is")] = None
+    admin: AdminSection | None = Field(
+        None, description="What is asked of the gateway itself. null: nothing, routes get it all."
+    )

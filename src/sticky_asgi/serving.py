@@ -27,9 +27,11 @@ from uvicorn.supervisors import Multiprocess
 from watchfiles import awatch
 
 from .access_log import AccessLog
+from .admin import StatusEndpoints
 from .config import Config, ConfigError, load, quick
 from .events import Reloaded, tell
 from .lifespan import serve_lifespan
+from .stopping import Stopping
 
 logger = logging.getLogger("sticky_asgi.serving")
 
@@ -99,12 +101,15 @@ class Settings:
         backends: URLs of backends, in place of a file.
         workers: How many processes serve.
         access_log: The access log's form, or None for no log.
+        shutdown_delay: Seconds to go on serving after SIGTERM, while the gateway says that it is
+            not ready.
     """
 
     file: str | None = None
     backends: Sequence[str] = ()
     workers: int = 1
     access_log: Literal["text", "json"] | None = None
+    shutdown_delay: float = 0
 
     def load(self) -> Config:
         """Read and check the configuration. Raises ConfigError."""
@@ -173,34 +178,52 @@ class Service:
         access_log = settings.access_log
         listeners = () if access_log is None else (AccessLog(access_log),)
         self.gateway = self.config.build(listeners=listeners)
+        self.stopping = Stopping(settings.shutdown_delay, self.gateway)
+        self._status = self._make_status()
+
+    def _make_status(self) -> StatusEndpoints | None:
+        admin = self.config.document.admin
+        if admin is None:
+            return None
+        return StatusEndpoints(admin.path, lambda: not self.stopping.has_begun)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await serve_lifespan(self._running(), scope, receive, send)
+        elif self._status is not None and self._status.handles(scope):
+            await self._status(scope, receive, send)
         else:
             await self.gateway(scope, receive, send)
 
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
         async with self.gateway:
-            logger.info("ready: %s", self.config.summary)
-            if self.settings.file is None:
-                _release_hangups()
-                yield
-                return
-            loop, stop = asyncio.get_running_loop(), asyncio.Event()
-            # Only a main thread gets signals; elsewhere the file is watched all the same.
+            with self.stopping.on_sigterm(loop):
+                logger.info("ready: %s", self.config.summary)
+                if self.settings.file is None:
+                    _release_hangups()
+                    yield
+                else:
+                    async with self._following(Path(self.settings.file), loop):
+                        yield
+
+    @asynccontextmanager
+    async def _following(self, file: Path, loop: asyncio.AbstractEventLoop) -> AsyncIterator[None]:
+        """Reload on SIGHUP and when the file changes."""
+        stop = asyncio.Event()
+        # Only a main thread gets signals; elsewhere the file is watched all the same.
+        with suppress(ValueError, RuntimeError, NotImplementedError):
+            loop.add_signal_handler(signal.SIGHUP, self.reload)
+        _release_hangups()
+        watcher = asyncio.create_task(self._follow(file, stop))
+        try:
+            yield
+        finally:
             with suppress(ValueError, RuntimeError, NotImplementedError):
-                loop.add_signal_handler(signal.SIGHUP, self.reload)
-            _release_hangups()
-            watcher = asyncio.create_task(self._follow(Path(self.settings.file), stop))
-            try:
-                yield
-            finally:
-                with suppress(ValueError, RuntimeError, NotImplementedError):
-                    loop.remove_signal_handler(signal.SIGHUP)
-                stop.set()
-                await watcher
+                loop.remove_signal_handler(signal.SIGHUP)
+            stop.set()
+            await watcher
 
     def reload(self) -> None:
         """Read the file again and put it in force, if it is right."""
@@ -217,6 +240,7 @@ class Service:
             self._tell_of_reload(exc)
         else:
             self.config = config
+            self._status = self._make_status()
             logger.info("reloaded %s: %s", config.name, config.summary)
             self._tell_of_reload(None)
 

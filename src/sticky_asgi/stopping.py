@@ -1,0 +1,85 @@
+"""The way out: a gateway that is told to stop says so first, and stops a while later.
+
+Load balancers and Kubernetes learn only by and by that a gateway is to get no more visitors. One
+that closes its listener at once turns away those who are sent meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from .gateway import Gateway
+
+logger = logging.getLogger("sticky_asgi.serving")
+
+
+class Stopping:
+    """What SIGTERM sets going in a process whose server would else stop at once.
+
+    Args:
+        delay: Seconds from the signal until the server gets it. A second signal ends the wait.
+            0: at once.
+        gateway: Whose requests are counted for the log.
+
+    Attributes:
+        has_begun: Whether the signal has come.
+    """
+
+    def __init__(self, delay: float, gateway: Gateway) -> None:
+        self.delay = delay
+        self.has_begun = False
+        self._gateway = gateway
+
+    @contextmanager
+    def on_sigterm(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+        """Take the signal from the server for the duration; without effect outside the main thread,
+        where no signals come.
+        """
+        servers: Any = signal.getsignal(signal.SIGTERM)
+
+        def begin(number: int, frame: FrameType | None) -> None:
+            is_first, self.has_begun = not self.has_begun, True
+            if is_first and self.delay:
+                loop.call_soon_threadsafe(loop.call_later, self.delay, servers, number, frame)
+            elif callable(servers):
+                servers(number, frame)
+            if is_first:
+                loop.call_soon_threadsafe(self._say)
+
+        try:
+            signal.signal(signal.SIGTERM, begin)
+        except ValueError:
+            yield
+            return
+        try:
+            yield
+        finally:
+            # The server may have taken its handler back already.
+            if signal.getsignal(signal.SIGTERM) is begin:
+                signal.signal(signal.SIGTERM, servers)
+
+    def _say(self) -> None:
+        wait = f" in {self.delay:g} seconds" if self.delay else ""
+        logger.info("stopping%s: %s", wait, what_is_left(self._gateway))
+
+
+def what_is_left(gateway: Gateway) -> str:
+    """`3 requests under way, of these 1 stream and 2 WebSockets`."""
+    states = [state for pool in gateway.pools for state in pool.states]
+    requests = sum(pool.in_flight for pool in gateway.pools)
+    streams = sum(state.streams for state in states)
+    websockets = sum(state.websockets for state in states)
+    return (
+        f"{_count(requests, 'request')} under way, of these {_count(streams, 'stream')} "
+        f"and {_count(websockets, 'WebSocket')}"
+    )
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
