@@ -86,7 +86,7 @@ OPTIONAL = (
     "yaml",
 )
 #: Modules that are themselves imported only when they are needed.
-LATE = ("upstream/http1_websocket.py",)
+LATE = ("upstream/frames.py", "upstream/http1_websocket.py")
 
 
 class Import:
