@@ -61,6 +61,7 @@ LAYERS = (
         "listening",
         "serving",
         "uvicorn_http",
+        "uvicorn_websocket",
         "__main__",
     ),
 )
