@@ -39,9 +39,12 @@ class FrameReader:
     Args:
         is_masked: Whether the peer has to mask its frames, as clients do.
         max_message: Bytes a message may have; longer ones are left to the core. None: no limit.
+
+    Attributes:
+        is_between: Whether the next byte begins a message, or a control frame between two.
     """
 
-    __slots__ = ("_head", "_is_in_message", "_left", "_mask_bit", "_max_message")
+    __slots__ = ("_head", "_is_in_message", "_left", "_mask_bit", "_max_message", "is_between")
 
     def __init__(self, *, is_masked: bool, max_message: int | None) -> None:
         self._mask_bit = _IS_MASKED if is_masked else 0
@@ -51,11 +54,7 @@ class FrameReader:
         self._head = b""
         self._left = 0
         self._is_in_message = False
-
-    @property
-    def is_between(self) -> bool:
-        """Whether the next byte begins a message, or a control frame between two."""
-        return not (self._left or self._head or self._is_in_message)
+        self.is_between = True
 
     def read(self, data: bytes) -> tuple[list[str | bytes], bytes]:
         """The messages at the beginning of what has arrived, and the rest, for the core."""
@@ -63,11 +62,12 @@ class FrameReader:
         if not self.is_between:
             self.skip(data)
             return messages, data
+        mask_bit = self._mask_bit
         begin, end = 0, len(data)
         while end - begin >= 2:
             first = data[begin]
-            # Whose mask bit is wrong is too small or too large then.
-            size = data[begin + 1] - self._mask_bit
+            # Too small or too large, if the mask bit is wrong.
+            size = data[begin + 1] - mask_bit
             body = begin + 2
             if size == _IN_TWO_BYTES and end - begin >= 4:
                 size = data[body] << 8 | data[body + 1]
@@ -76,15 +76,14 @@ class FrameReader:
                     break
             elif not 0 <= size < _IN_TWO_BYTES:
                 break
-            mask = body
-            if self._mask_bit:
+            if mask_bit:
                 body += 4
             stop = body + size
             if stop > end or size > self._max_message or not _TEXT <= first <= _BINARY:
                 break
             payload = data[body:stop]
-            if self._mask_bit:
-                payload = apply_mask(payload, data[mask:body])
+            if mask_bit:
+                payload = apply_mask(payload, data[body - 4 : body])
             if first == _BINARY:
                 messages.append(payload)
             else:
@@ -95,7 +94,7 @@ class FrameReader:
             begin = stop
         if begin == end:
             return messages, b""
-        rest = data[begin:] if begin else data
+        rest = data[begin:]
         self.skip(rest)
         return messages, rest
 
@@ -113,6 +112,7 @@ class FrameReader:
                 self._follow(data[position])
                 position += size
         self._left = position - end
+        self.is_between = not (self._left or self._head or self._is_in_message)
 
     def _follow(self, first: int) -> None:
         """Note what a frame's first byte says about the message that it belongs to."""
