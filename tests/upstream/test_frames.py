@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from websockets.frames import Frame, Opcode
 from websockets.utils import apply_mask
 
 from sticky_asgi import WebSocketOptions
-from sticky_asgi.upstream.frames import FrameReader, frame_of, masked_frame_of
+from sticky_asgi.upstream.frames import FrameReader, MaskedFrames, frame_of
 from sticky_asgi.upstream.http1_websocket import Http1WebSocket
 from tests.upstream.test_http1_websocket import Wire
 from tests.websocket_streams import (
@@ -155,7 +154,7 @@ def test_what_is_written_is_what_the_library_writes(size: int) -> None:
         data = message.encode() if isinstance(message, str) else message
         expected = Frame(opcode, data).serialize(mask=False)
         assert frame_of(message) == expected
-        masked = masked_frame_of(message)
+        masked = MaskedFrames().frame_of(message)
         head = len(expected) - size
         assert masked[0] == expected[0]
         assert masked[1] == expected[1] | 0x80
@@ -164,5 +163,7 @@ def test_what_is_written_is_what_the_library_writes(size: int) -> None:
 
 
 def test_no_two_masks_are_alike() -> None:
-    masks = {struct.unpack("!I", masked_frame_of(b"")[2:])[0] for _ in range(100)}
-    assert len(masks) > 90
+    frames = MaskedFrames()
+    masks = [frames.frame_of(b"")[2:] for _ in range(200)]
+    assert {len(mask) for mask in masks} == {4}
+    assert len({*masks, MaskedFrames().frame_of(b"")[2:]}) == 201

@@ -28,6 +28,8 @@ _SIZE = 0x7F
 #: Sizes that stand for a longer field with the size in it.
 _IN_TWO_BYTES, _IN_EIGHT_BYTES = 126, 127
 _LONGEST_HEAD = 14
+#: Bytes of masking keys that are got at a time; every connection keeps its own.
+_STOCK = 256
 
 
 class FrameReader:
@@ -145,26 +147,37 @@ def is_plain(core: Protocol) -> bool:
 
 def frame_of(message: str | bytes) -> bytes:
     """The frame in which a server sends a message."""
+    head, data = _head_and_data(message, 0)
+    return head + data
+
+
+class MaskedFrames:
+    """The frames in which a client sends messages, each masked with a random key of its own (§5.3).
+
+    Keys are asked for in stock: one at a time, they take as long as all the rest.
+    """
+
+    __slots__ = ("_keys",)
+
+    def __init__(self) -> None:
+        self._keys = b""
+
+    def frame_of(self, message: str | bytes) -> bytes:
+        """The frame of a message."""
+        head, data = _head_and_data(message, _IS_MASKED)
+        keys = self._keys or os.urandom(_STOCK)
+        key, self._keys = keys[:4], keys[4:]
+        return head + key + apply_mask(data, key)
+
+
+def _head_and_data(message: str | bytes, mask_bit: int) -> tuple[bytes, bytes]:
     if isinstance(message, str):
         first, data = _TEXT, message.encode()
     else:
         first, data = _BINARY, message
-    return _head_of(first, len(data), 0) + data
-
-
-def masked_frame_of(message: str | bytes) -> bytes:
-    """The frame in which a client sends a message, masked with a new random key (§5.3)."""
-    if isinstance(message, str):
-        first, data = _TEXT, message.encode()
-    else:
-        first, data = _BINARY, message
-    mask = os.urandom(4)
-    return _head_of(first, len(data), _IS_MASKED) + mask + apply_mask(data, mask)
-
-
-def _head_of(first: int, size: int, mask_bit: int) -> bytes:
+    size = len(data)
     if size < _IN_TWO_BYTES:
-        return bytes((first, mask_bit | size))
+        return bytes((first, mask_bit | size)), data
     if size < 0x10000:
-        return struct.pack("!BBH", first, mask_bit | _IN_TWO_BYTES, size)
-    return struct.pack("!BBQ", first, mask_bit | _IN_EIGHT_BYTES, size)
+        return struct.pack("!BBH", first, mask_bit | _IN_TWO_BYTES, size), data
+    return struct.pack("!BBQ", first, mask_bit | _IN_EIGHT_BYTES, size), data

@@ -1,8 +1,9 @@
 """A WebSocket on a connection that an HTTP/1.1 exchange has opened.
 
-Frames, masking and the rules of closing are those of `websockets`' sans-I/O core (RFC 6455); this
-file joins fragments, keeps the time, and bounds what is held in memory, in both directions. Import
-it when it is needed: `websockets` is an optional dependency.
+Frames, masking and the rules of closing are those of `websockets`' sans-I/O core (RFC 6455), but
+for the usual messages, which `frames.py` reads and writes; this file joins fragments, keeps the
+time, and bounds what is held in memory, in both directions. Import it when it is needed:
+`websockets` is an optional dependency.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from websockets.protocol import OPEN, Protocol, Side
 from ..exceptions import ConnectionLost, IdleTimeout, MalformedResponse, UpstreamError
 from ..request import RawHeaders
 from ..websocket_options import WebSocketOptions
-from .frames import FrameReader, masked_frame_of
+from .frames import FrameReader, MaskedFrames
 from .http1 import what_is_left
 from .http1_response import HIGH_WATER
 from .timer import LazyTimer
@@ -48,6 +49,7 @@ class Http1WebSocket(asyncio.BufferedProtocol):
         "_is_reading_paused",
         "_is_text",
         "_loop",
+        "_masked",
         "_messages",
         "_name",
         "_options",
@@ -86,6 +88,7 @@ class Http1WebSocket(asyncio.BufferedProtocol):
         self._timer = LazyTimer(self._loop)
         self._protocol = Protocol(Side.CLIENT, state=OPEN, max_size=options.max_message)
         self._frames = FrameReader(is_masked=False, max_message=options.max_message)
+        self._masked = MaskedFrames()
         self._transport: asyncio.Transport | None = None
         self._end: tuple[int, str, UpstreamError | None] | None = None
         self._waiters: set[asyncio.Future[None]] = set()
@@ -125,7 +128,7 @@ class Http1WebSocket(asyncio.BufferedProtocol):
         """Send a message; returns when there is room for another."""
         while not self.is_open:
             await self._wait()
-        self._write(masked_frame_of(message))
+        self._write(self._masked.frame_of(message))
         while self._is_paused:
             await self._wait()
 
