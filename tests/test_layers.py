@@ -63,6 +63,7 @@ LAYERS = (
         "serving",
         "stopping",
         "uvicorn_http",
+        "uvicorn_websocket",
         "__main__",
     ),
 )
@@ -88,7 +89,7 @@ OPTIONAL = (
     "yaml",
 )
 #: Modules that are themselves imported only when they are needed.
-LATE = ("upstream/http1_websocket.py",)
+LATE = ("upstream/frames.py", "upstream/http1_websocket.py")
 
 
 class Import:

@@ -10,13 +10,11 @@ import asyncio
 import contextlib
 import os
 import random
-import warnings
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
-import uvicorn.config
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -24,11 +22,7 @@ from sticky_asgi import Pool, SignedCookie, WebSocketOptions
 from sticky_asgi.upstream.connections import Http1Client
 from tests.servers import ProcessBackend, eventually
 from tests.watching import SECRET, Watched, watched
-
-with warnings.catch_warnings():
-    # It is deprecated, and says so when it is imported.
-    warnings.simplefilter("ignore")
-    import uvicorn.protocols.websockets.websockets_impl
+from tests.websocket_peers import IMPLEMENTATIONS
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -223,14 +217,7 @@ def backends() -> Iterator[list[ProcessBackend]]:
         ]
 
 
-@pytest.mark.parametrize(
-    "ws",
-    [
-        name
-        for name in ("websockets-sansio", "wsproto", "websockets")
-        if name in uvicorn.config.WS_PROTOCOLS
-    ],
-)
+@pytest.mark.parametrize("ws", IMPLEMENTATIONS)
 def test_chaos_leaves_nothing_behind(ws: str, backends: list[ProcessBackend]) -> None:
     tally = Tally()
     pool = Pool(

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn.config
 from websockets.sync.client import ClientConnection, connect
 
 from tests.servers import ProcessBackend, eventually, request, serve
 from tests.websocket_apps import PIECE, PIECES, Flood
+from tests.websocket_peers import IMPLEMENTATIONS
 
 #: What the gateway may grow by: a part of what is sent, 64 MiB.
 MOST = 12 << 20
@@ -53,11 +53,7 @@ class Front:
 
 @pytest.fixture(
     scope="module",
-    params=[
-        name
-        for name in ("websockets-sansio", "wsproto", "websockets")
-        if name in uvicorn.config.WS_PROTOCOLS
-    ],
+    params=IMPLEMENTATIONS,
 )
 def front(request: pytest.FixtureRequest) -> Iterator[Front]:
     """On each of uvicorn's WebSocket implementations."""

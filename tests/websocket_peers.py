@@ -35,11 +35,14 @@ with warnings.catch_warnings():
     import uvicorn.protocols.websockets.websockets_impl
 
 #: uvicorn's WebSocket implementations. Old versions have two.
-IMPLEMENTATIONS = [
+IMPLEMENTATIONS: list[str] = [
     name
     for name in ("websockets-sansio", "wsproto", "websockets")
     if name in uvicorn.config.WS_PROTOCOLS
 ]
+#: Ours, made of uvicorn's first.
+if "websockets-sansio" in IMPLEMENTATIONS:
+    IMPLEMENTATIONS.append("sticky_asgi.uvicorn_websocket:WebSocketsSansIOProtocol")
 #: The one it takes by itself.
 DEFAULT = IMPLEMENTATIONS[0]
 

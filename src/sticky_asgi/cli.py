@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Literal, NoReturn
 
@@ -301,6 +301,7 @@ def _server(app: Any, *, graceful_timeout: int, **options: Any) -> uvicorn.Confi
     return uvicorn.Config(
         app,
         http=HttpToolsProtocol,
+        ws=_websocket_protocol(),
         # Takes memory and time for each WebSocket, and backends are not asked to compress either.
         ws_per_message_deflate=False,
         lifespan="on",
@@ -312,6 +313,18 @@ def _server(app: Any, *, graceful_timeout: int, **options: Any) -> uvicorn.Confi
         timeout_graceful_shutdown=graceful_timeout,
         **options,
     )
+
+
+def _websocket_protocol() -> Any:
+    """Ours, if it is what uvicorn takes by itself; older versions take another, or have no such."""
+    with suppress(ImportError):
+        from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
+
+        from .uvicorn_websocket import WebSocketsSansIOProtocol
+
+        if AutoWebSocketsProtocol in WebSocketsSansIOProtocol.__bases__:
+            return WebSocketsSansIOProtocol
+    return "auto"
 
 
 def _largest_message(config: Config) -> int | None:

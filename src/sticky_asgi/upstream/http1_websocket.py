@@ -1,8 +1,9 @@
 """A WebSocket on a connection that an HTTP/1.1 exchange has opened.
 
-Frames, masking and the rules of closing are those of `websockets`' sans-I/O core (RFC 6455); this
-file joins fragments, keeps the time, and bounds what is held in memory, in both directions. Import
-it when it is needed: `websockets` is an optional dependency.
+Frames, masking and the rules of closing are those of `websockets`' sans-I/O core (RFC 6455), but
+for the usual messages, which `frames.py` reads and writes; this file joins fragments, keeps the
+time, and bounds what is held in memory, in both directions. Import it when it is needed:
+`websockets` is an optional dependency.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from websockets.protocol import OPEN, Protocol, Side
 from ..exceptions import ConnectionLost, IdleTimeout, MalformedResponse, UpstreamError
 from ..request import RawHeaders
 from ..websocket_options import WebSocketOptions
+from .frames import FrameReader, MaskedFrames
 from .http1 import what_is_left
 from .http1_response import HIGH_WATER
 from .timer import LazyTimer
@@ -40,12 +42,14 @@ class Http1WebSocket(asyncio.BufferedProtocol):
         "_buffer",
         "_end",
         "_fragments",
+        "_frames",
         "_held",
         "_is_discarding",
         "_is_paused",
         "_is_reading_paused",
         "_is_text",
         "_loop",
+        "_masked",
         "_messages",
         "_name",
         "_options",
@@ -83,6 +87,8 @@ class Http1WebSocket(asyncio.BufferedProtocol):
         #: One at a time: for a ping, for its answer, or for the end of a close.
         self._timer = LazyTimer(self._loop)
         self._protocol = Protocol(Side.CLIENT, state=OPEN, max_size=options.max_message)
+        self._frames = FrameReader(is_masked=False, max_message=options.max_message)
+        self._masked = MaskedFrames()
         self._transport: asyncio.Transport | None = None
         self._end: tuple[int, str, UpstreamError | None] | None = None
         self._waiters: set[asyncio.Future[None]] = set()
@@ -122,11 +128,7 @@ class Http1WebSocket(asyncio.BufferedProtocol):
         """Send a message; returns when there is room for another."""
         while not self.is_open:
             await self._wait()
-        if isinstance(message, str):
-            self._protocol.send_text(message.encode())
-        else:
-            self._protocol.send_binary(message)
-        self._flush()
+        self._write(self._masked.frame_of(message))
         while self._is_paused:
             await self._wait()
 
@@ -219,6 +221,18 @@ class Http1WebSocket(asyncio.BufferedProtocol):
     # What arrives.
 
     def _receive(self, data: bytes) -> None:
+        if self._protocol.state is OPEN:
+            messages, data = self._frames.read(data)
+            for message in messages:
+                self._deliver(message)
+        if data:
+            self._receive_by_core(data)
+        if self.is_open:
+            self._expect_life()
+            self._pause_when_full()
+        self._wake()
+
+    def _receive_by_core(self, data: bytes) -> None:
         protocol = self._protocol
         protocol.receive_data(data)
         try:
@@ -231,10 +245,6 @@ class Http1WebSocket(asyncio.BufferedProtocol):
         if protocol.parser_exc is not None:
             self._break_off(self._refused(protocol.parser_exc))
         self._answer()
-        if self.is_open:
-            self._expect_life()
-            self._pause_when_full()
-        self._wake()
 
     def _refused(self, exc: Exception) -> MalformedResponse:
         return MalformedResponse(f"{self._name} broke the WebSocket protocol: {exc}", stage="body")
@@ -248,17 +258,19 @@ class Http1WebSocket(asyncio.BufferedProtocol):
             # Joined as they come: many small ones must not take more memory than the message.
             self._fragments += frame.data
             if frame.fin:
-                self._deliver(self._fragments)
+                self._deliver_data(self._fragments)
                 self._fragments = bytearray()
         elif opcode is Opcode.TEXT or opcode is Opcode.BINARY:
             self._is_text = opcode is Opcode.TEXT
             if frame.fin:
-                self._deliver(frame.data)
+                self._deliver_data(frame.data)
             else:
                 self._fragments += frame.data
 
-    def _deliver(self, data: bytes | bytearray | memoryview) -> None:
-        message = str(data, "utf-8") if self._is_text else bytes(data)
+    def _deliver_data(self, data: bytes | bytearray | memoryview) -> None:
+        self._deliver(str(data, "utf-8") if self._is_text else bytes(data))
+
+    def _deliver(self, message: str | bytes) -> None:
         if not self._is_discarding:
             self._messages.append(message)
             self._held += len(message) + _OVERHEAD
