@@ -45,6 +45,7 @@ from .exceptions import (
 )
 from .gateway import Gateway
 from .hash_keys import HashKey, client_key, cookie_key, header_key, path_key, query_key
+from .health import Ejection, HealthCheck
 from .limits import Limits
 from .middleware import GatewayMiddleware
 from .pool import Lease, Pool
@@ -75,6 +76,7 @@ __all__ = [
     "ConnectTimeout",
     "ConsistentHash",
     "cookie_key",
+    "Ejection",
     "Gateway",
     "GatewayError",
     "GatewayMiddleware",
@@ -82,6 +84,7 @@ __all__ = [
     "header_key",
     "HeadTooLarge",
     "Health",
+    "HealthCheck",
     "IdleTimeout",
     "Intent",
     "Lease",

@@ -127,7 +127,7 @@ class Gateway:
         """
         self._table = _checked(pools)
         self._readers = {}
-        self._runtimes.forget_other_pools()
+        self._runtimes.follow_routes()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -327,7 +327,7 @@ class _Call:
         """Whether there is to be another attempt after one that has failed."""
         self.tried = {*self.tried, state.id}
         if exc.side == "backend":
-            state.observe_failure()
+            self.pool.observe_failure(state, exc)
         return self._allows(exc, attempt=self.attempts) and self._claims_repeat()
 
     def _allows(self, exc: UpstreamError, *, attempt: int) -> bool:
@@ -405,8 +405,12 @@ class _Call:
         now = time.perf_counter()
         self.first_byte = now - self.began
         state.observe_latency(now - self.attempt_began)
-        if status in pool.retry.on_status and self._turns_down(status, state, resolution):
-            raise UnwantedStatus(status)
+        if state.faults or status in pool.noted_statuses:
+            pool.observe_answer(state, status)
+            if status in pool.retry.on_status and self._turns_down(status, state, resolution):
+                raise UnwantedStatus(status)
+        if pool.drain_header:
+            pool.observe_headers(state, response.headers)
         self._end_repeat()
         issued = pool.issue(resolution, state.backend)
         if (

@@ -1,5 +1,5 @@
 """What a gateway holds in each event loop: upstream clients, a watch over the clients that wait,
-and in-process backends' lifespans.
+health checks, and in-process backends' lifespans.
 
 Nothing is made before an event loop runs, so a gateway can be built at import, survive a fork, and
 serve several loops.
@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 from .forward_http import ClientWatch
 from .lifespan import run_lifespan
 from .pool import Pool
+from .probes import Probers
 from .upstream import Clients
 
 logger = logging.getLogger("sticky_asgi")
@@ -52,7 +53,7 @@ class Runtimes:
             self._has_warned = True
             logger.warning(
                 "the gateway was not started by a lifespan: it starts with its first request, "
-                "and in-process backends get no lifespan"
+                "makes no health checks, and in-process backends get no lifespan"
             )
 
     async def _guard(
@@ -91,15 +92,20 @@ class Runtimes:
             # In force before anything is awaited: a request in between must find it.
             runtime = self._by_loop[loop] = Runtime(Clients(states), is_managed=True)
             stack.push_async_callback(runtime.clients.aclose)
+            runtime.probers = Probers(runtime.clients)
+            stack.push_async_callback(runtime.probers.aclose)
             try:
                 if previous is not None and previous.guard is not None:
                     await previous.guard.aclose()
+                runtime.probers.follow(self._pools())
                 yield
             finally:
                 self._forget(loop, runtime)
 
-    def forget_other_pools(self) -> None:
-        """After a change of routes: close what no route of the running loop leads to any more."""
+    def follow_routes(self) -> None:
+        """After a change of routes: close what no route of the running loop leads to any more,
+        and check the pools that some lead to now.
+        """
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -108,6 +114,8 @@ class Runtimes:
         runtime = self._by_loop.get(loop)
         if runtime is not None:
             runtime.clients.keep_only(self._pools())
+            if runtime.probers is not None:
+                runtime.probers.follow(self._pools())
 
 
 class Runtime:
@@ -117,4 +125,6 @@ class Runtime:
         self.clients = clients
         self.watch = ClientWatch()
         self.is_managed = is_managed
+        #: None where no lifespan holds them.
+        self.probers: Probers | None = None
         self.guard: AsyncGenerator[None, None] | None = None
