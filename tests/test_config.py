@@ -213,6 +213,7 @@ def test_null_switches_a_policy_off() -> None:
     assert pool.retry.attempts == 0
     assert pool.timeouts == Timeouts(connect=None, response=None, idle=None)
     assert pool.affinity is None
+    assert (pool.health_check, pool.ejection, pool.slow_start) == (None, None, None)
     assert pool.tls is None
 
 
@@ -699,9 +700,6 @@ def test_mistakes_at_the_top(text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("health_check: {path: /}", "health_check: active health checks are"),
-        ("ejection: {failures: 5}", "ejection: passive ejection is"),
-        ("slow_start: 10s", "slow_start: slow start is"),
         ("discovery: {dns: x}", "discovery: discovery is"),
         ("affinity: {cookie: {}, consistent_hash: {}}",
          "affinity.consistent_hash: affinity by hash is"),
@@ -963,7 +961,7 @@ def test_the_schema() -> None:
     }
     assert {"enum": NAMES.split(", "), "type": "string"} in pool["balancer"]["anyOf"]
     assert pool["balancer"]["default"] == "round_robin"
-    assert pool["health_check"]["type"] == "null"
+    assert pool["discovery"]["type"] == "null"
     connect = sections["TimeoutsSection"]["properties"]["connect"]
     assert connect["default"] == 5
     assert connect["description"]

@@ -81,10 +81,27 @@ def heard(act: Callable[[Pool], object]) -> list[Event]:
             lambda pool: pool.set_health("a:80", Health.UNHEALTHY),
             [
                 HealthChanged(
-                    pool="shop", backend="a:80", before=Health.UNKNOWN, after=Health.UNHEALTHY
+                    pool="shop",
+                    backend="a:80",
+                    before=Health.UNKNOWN,
+                    after=Health.UNHEALTHY,
+                    reason="set by hand",
                 )
             ],
             id="health",
+        ),
+        pytest.param(
+            lambda pool: pool.set_health("a:80", Health.UNHEALTHY, reason="on fire"),
+            [
+                HealthChanged(
+                    pool="shop",
+                    backend="a:80",
+                    before=Health.UNKNOWN,
+                    after=Health.UNHEALTHY,
+                    reason="on fire",
+                )
+            ],
+            id="health and why",
         ),
         pytest.param(
             lambda pool: pool.set_health("a:80", Health.UNKNOWN), [], id="health as before"

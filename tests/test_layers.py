@@ -35,7 +35,7 @@ LAYERS = (
         "websocket_options",
     ),
     ("balancers", "affinity", "health", "retries", "events"),
-    ("pool",),
+    ("pool", "groups"),
     ("upstream", "error_response", "lifespan", "routes"),
     (
         "client_body",

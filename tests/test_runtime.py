@@ -286,7 +286,7 @@ def test_pools_no_route_leads_to_are_closed(backend: servers.RawBackend) -> None
             clients = await clients_of(runtimes)
             kept, dropped = [await ask(clients, pool) for pool in pools]
             pools.remove(goes)
-            runtimes.forget_other_pools()
+            runtimes.follow_routes()
             while dropped.idle:
                 await asyncio.sleep(0)
             assert kept.idle == 1
@@ -295,9 +295,9 @@ def test_pools_no_route_leads_to_are_closed(backend: servers.RawBackend) -> None
 
 
 def test_forgetting_pools_before_any_loop_runs() -> None:
-    Runtimes(lambda: ()).forget_other_pools()
+    Runtimes(lambda: ()).follow_routes()
 
     async def main() -> None:
-        Runtimes(lambda: (in_process(a=hello()),)).forget_other_pools()
+        Runtimes(lambda: (in_process(a=hello()),)).follow_routes()
 
     run(main())

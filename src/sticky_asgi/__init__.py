@@ -57,6 +57,7 @@ from .exceptions import (
 )
 from .gateway import Gateway
 from .hash_keys import HashKey, client_key, cookie_key, header_key, path_key, query_key
+from .health import Ejection, HealthCheck
 from .limits import Limits
 from .middleware import GatewayMiddleware
 from .pool import Lease, Pool
@@ -89,6 +90,7 @@ __all__ = [
     "ConsistentHash",
     "cookie_key",
     "DrainEnded",
+    "Ejection",
     "Event",
     "EventListener",
     "Gateway",
@@ -99,6 +101,7 @@ __all__ = [
     "HeadTooLarge",
     "Health",
     "HealthChanged",
+    "HealthCheck",
     "IdleTimeout",
     "Intent",
     "IntentChanged",

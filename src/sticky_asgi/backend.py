@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from starlette.types import ASGIApp
 
-from .checks import check_type
+from .checks import check_type, is_count
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 _PASSWORD = re.compile(r"^([a-z+]+://)?.*@", re.IGNORECASE | re.DOTALL)
@@ -53,16 +53,18 @@ class Backend:
             the sessions it has and gets no new ones.
         max_requests: Requests it may have in flight in this process. Default None: no limit.
             Beyond it, requests wait in the pool's queue.
+        priority: Default 0. Those with a higher number are a backup: new sessions go to the
+            lowest number of which anybody can be used. Sessions stay where they are.
         metadata: Anything you want to find again in balancers and events. Never sent anywhere.
 
     Raises:
         ValueError: Both or neither of `url` and `app`, a URL that cannot be used, an empty id, a
-            negative or non-finite weight, a `max_requests` below 1.
+            negative or non-finite weight, a `max_requests` below 1, a negative `priority`.
         TypeError: A url or an id that is no string, metadata that is no mapping.
     """
 
-    __slots__ = ("app", "host", "id", "max_requests", "metadata", "port", "scheme", "uds", "url",
-                 "weight")  # fmt: skip
+    __slots__ = ("app", "host", "id", "max_requests", "metadata", "port", "priority", "scheme",
+                 "uds", "url", "weight")  # fmt: skip
 
     app: ASGIApp | None
     host: str
@@ -70,6 +72,7 @@ class Backend:
     max_requests: int | None
     metadata: Mapping[str, Any]
     port: int
+    priority: int
     scheme: str
     uds: str | None
     url: str | None
@@ -83,6 +86,7 @@ class Backend:
         id: str | None = None,
         weight: float = 1,
         max_requests: int | None = None,
+        priority: int = 0,
         metadata: Mapping[str, Any] = _EMPTY,
     ) -> None:
         if (url is None) == (app is None):
@@ -107,12 +111,15 @@ class Backend:
             raise ValueError(
                 f"max_requests must be an integer of at least 1 or None, got {max_requests!r}"
             )
+        if not is_count(priority):
+            raise ValueError(f"priority must be an integer of at least 0, got {priority!r}")
         for name, value in (
             ("url", url),
             ("app", app),
             ("id", id),
             ("weight", weight),
             ("max_requests", max_requests),
+            ("priority", priority),
             ("metadata", MappingProxyType(dict(metadata))),
             ("scheme", scheme),
             ("host", host),
@@ -135,7 +142,8 @@ class Backend:
 
     def __repr__(self) -> str:
         place = "in process" if self.url is None else self.url
-        return f"<Backend {self.id!r} {place} weight={self.weight:g}>"
+        priority = f" priority={self.priority}" if self.priority else ""
+        return f"<Backend {self.id!r} {place} weight={self.weight:g}{priority}>"
 
     @property
     def authority(self) -> str:
@@ -199,7 +207,9 @@ class BackendState:
         "charged",
         "current_weight",
         "drain_until",
+        "drained_itself",
         "failures",
+        "faults",
         "health",
         "in_flight",
         "intent",
@@ -209,6 +219,8 @@ class BackendState:
         "streams",
         "turn",
         "websockets",
+        "weight",
+        "wishes_drain",
     )
 
     #: Share of the newest sample in the latency average: the last ten or so dominate.
@@ -216,16 +228,23 @@ class BackendState:
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
+        #: Its share of new sessions now: less than the backend's own during slow start.
+        self.weight = backend.weight
         self.health = Health.UNKNOWN
         self.intent = Intent.ACTIVE
         #: When its drain ends, or has ended, by `time.monotonic()`; None: no drain has an end.
         self.drain_until: float | None = None
+        #: Whether it has asked for no new sessions, and whether that is why it is draining.
+        self.wishes_drain = False
+        self.drained_itself = False
         #: Requests it has at the moment; among them responses that have begun, and WebSockets.
         self.in_flight = self.streams = self.websockets = 0
         self.requests = 0
         self.latency: float | None = None
         #: Requests that failed since the last answer.
         self.failures = 0
+        #: The same, but only those that count for ejection: see `Ejection`.
+        self.faults = 0
         # What balancers keep here: round robin's two, the number of the last pick, and for those
         # who keep backends sorted the set in which everyone is noted who may have moved up.
         self.current_weight = 0.0
@@ -237,11 +256,6 @@ class BackendState:
     def id(self) -> str:
         """The backend's id."""
         return self.backend.id
-
-    @property
-    def weight(self) -> float:
-        """The backend's share of new sessions."""
-        return self.backend.weight
 
     @property
     def is_full(self) -> bool:
@@ -267,6 +281,16 @@ class BackendState:
     def is_drained_or_draining(self) -> bool:
         """Whether a drain is under way, or has taken it out of service."""
         return self.intent is Intent.DRAINING or self.drain_until is not None
+
+    def use(self, backend: Backend) -> None:
+        """Another description of the same backend is in force; a slow start goes on."""
+        share = self.weight / self.backend.weight if self.backend.weight else 1
+        self.backend = backend
+        self.scale(share)
+
+    def scale(self, share: float) -> None:
+        """Give it a share of its backend's weight, from 0 to 1."""
+        self.weight = self.backend.weight if share == 1 else self.backend.weight * share
 
     def finish_request(self) -> None:
         """Count a request less in flight."""

@@ -18,6 +18,8 @@ from . import (
     Backend,
     Balancer,
     ConsistentHash,
+    Ejection,
+    HealthCheck,
     LeastRequests,
     LeastTime,
     Limits,
@@ -49,6 +51,9 @@ class BackendSection(Section):
     weight: Number = Field(1, description="Share of new sessions; 0: none, but its own are kept.")
     max_requests: Integer | None = Field(
         None, description="Requests in flight per worker; beyond it they wait. null: no limit."
+    )
+    priority: Integer = Field(
+        0, description="Above 0: a backup, for when nobody of a lower number can be used."
     )
     drain: Drain = Field(
         False,
@@ -230,6 +235,60 @@ class TimeoutsSection(Section):
         return Timeouts(**self.given())
 
 
+def _as_text(value: object) -> object:
+    """A single status is a number to YAML."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class HealthCheckSection(Section):
+    """How backends are asked whether they can be used."""
+
+    path: str = Field("/", description="What is asked for.")
+    method: str = Field("GET", description="Request method.")
+    headers: dict[str, str] = Field({}, description="Request headers besides Host.")
+    host: str | None = Field(None, description="Host header. null: the backend's own.")
+    expect: Annotated[str, BeforeValidator(_as_text, json_schema_input_type=str | int)] = Field(
+        "200-399", description="Statuses that pass, such as 200-399 or 200,204."
+    )
+    contains: str | None = Field(None, description="Text that the body must contain.")
+    tcp: bool = Field(False, description="true: only connect, ask for nothing.")
+    interval: Duration = Field(5, description="Between two checks of a backend.")
+    down_interval: Duration | None = Field(
+        None, description="The same while it is unhealthy. null: a fifth of interval."
+    )
+    jitter: Number = Field(0.1, description="Share by which intervals vary at random.")
+    timeout: Duration = Field(2, description="Within which a check must have passed.")
+    rise: Integer = Field(2, description="Checks that must pass until it is healthy again.")
+    fall: Integer = Field(3, description="Checks that must fail until it is unhealthy.")
+    initial: Literal["unknown", "unhealthy"] = Field(
+        "unknown", description="unhealthy: not used until its first check has passed."
+    )
+    drain_on_404: bool = Field(False, description="true: 404 passes, and means: no new sessions.")
+
+    def build(self) -> HealthCheck:
+        return HealthCheck(**self.given())
+
+
+class EjectionSection(Section):
+    """When requests that fail take their backend out."""
+
+    failures: Integer | None = Field(5, description="Failures in a row. null: no matter.")
+    failure_share: Number | None = Field(
+        0.5, description="Share of the requests in window that failed. null: no matter."
+    )
+    min_requests: Integer = Field(20, description="Requests from which on the share counts.")
+    window: Duration = Field(10, description="How long requests are counted.")
+    duration: Duration = Field(30, description="How long it is out at first.")
+    max_duration: Duration | None = Field(
+        None, description="How long it is out at most. null: ten times duration."
+    )
+    max_share: Number = Field(0.5, description="Share of the pool that may be out.")
+    statuses: list[Integer] = Field([], description="Statuses 500 to 599 that count as failed.")
+
+    def build(self) -> Ejection:
+        return Ejection(**self.given())
+
+
 class LimitsSection(Section):
     """What a pool takes on."""
 
@@ -282,6 +341,12 @@ def _from_url(value: object) -> object:
     return {"url": value} if isinstance(value, str) else value
 
 
+def _check_slow_start(value: float | None) -> float | None:
+    if value is not None and value <= 0:
+        raise ValueError(f"must be a positive number of seconds or null, got {value!r}")
+    return value
+
+
 def _timeouts_off(value: object) -> object:
     return {"connect": None, "response": None, "idle": None} if value is None else value
 
@@ -314,9 +379,17 @@ class PoolSection(Section):
     host: Literal["pass", "backend"] = Field(
         "pass", description="Whose Host header backends get: the visitor's, or their own."
     )
-    health_check: Annotated[None, not_yet("active health checks are")] = None
-    ejection: Annotated[None, not_yet("passive ejection is")] = None
-    slow_start: Annotated[None, not_yet("slow start is")] = None
+    health_check: HealthCheckSection | None = Field(None, description="null: no active checks.")
+    ejection: EjectionSection | None = Field(EjectionSection.empty(), description="null: never.")
+    slow_start: Annotated[Duration | None, AfterValidator(_check_slow_start)] = Field(
+        10, description="How long a backend that is back takes to its full share. null: at once."
+    )
+    panic: Literal["all", "none"] = Field(
+        "none", description="Nobody can be used: all are tried, or none (503)."
+    )
+    drain_header: bool = Field(
+        False, description="true: any response with Sticky-Drain: 1 drains its backend."
+    )
     discovery: Annotated[None, not_yet("discovery is")] = None
 
     def make(self, name: str, secrets: Sequence[str], folder: Path) -> Pool:
@@ -331,6 +404,11 @@ class PoolSection(Section):
             limits=self.limits.build(),
             websocket=self.websocket.build(),
             tls=None if self.tls is None else self.tls.build(folder),
+            health_check=None if self.health_check is None else self.health_check.build(),
+            ejection=None if self.ejection is None else self.ejection.build(),
+            slow_start=self.slow_start,
+            panic=self.panic,
+            drain_header=self.drain_header,
             host=self.host,
         )
 

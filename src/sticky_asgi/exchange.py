@@ -176,6 +176,8 @@ class Exchange(ABC):
         self._watch.discard(self)
         if self._watcher is not None:
             self._watcher.cancel()
+            # What it is cancelled by holds its frames, and they this: no circle.
+            self._watcher = None
         waiting, self._waiting = self._waiting, None
         if self._verdict is None or waiting is None:
             return

@@ -142,7 +142,7 @@ class Gateway:
         """
         self._table = _checked(pools)
         self._readers = {}
-        self._runtimes.forget_other_pools()
+        self._runtimes.follow_routes()
         self._runtimes.expect_ends_of_drains()
         self._observe_pools()
 
@@ -414,7 +414,7 @@ class _Call:
         """Whether there is to be another attempt after one that has failed."""
         self.tried = {*self.tried, state.id}
         if exc.side == "backend":
-            state.observe_failure()
+            self.pool.observe_failure(state, exc)
         latest = self.pool.retry.total_timeout
         if latest is not None and time.perf_counter() - self.began >= latest:
             return False
@@ -509,8 +509,12 @@ class _Call:
         state.observe_latency(now - self.attempt_began)
         if self.patience is not None:
             self.patience.reschedule(None)
-        if status in pool.retry.on_status and self._turns_down(status, state, resolution):
-            raise UnwantedStatus(status)
+        if state.faults or status in pool.noted_statuses:
+            pool.observe_answer(state, status)
+            if status in pool.retry.on_status and self._turns_down(status, state, resolution):
+                raise UnwantedStatus(status)
+        if pool.drain_header:
+            pool.observe_headers(state, response.headers)
         self._end_repeat()
         issued = pool.issue(resolution, state.backend)
         if (

@@ -9,6 +9,7 @@ A balancer chooses among what is left and never checks health again.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -27,13 +28,19 @@ from .exceptions import (
     NoBackendAvailable,
     QueueFull,
     QueueTimeout,
+    UnwantedStatus,
+    UpstreamError,
 )
+from .groups import groups_of
+from .health import CheckResult, Ejection, HealthCheck, HealthKeeper, Schedule, drain_wish
 from .limits import Limits
 from .request import RawHeader, RawHeaders, RequestInfo
 from .retries import Retry, RetryBudget
 from .timeouts import Timeouts
 from .tls import TLS
 from .websocket_options import WebSocketOptions
+
+logger = logging.getLogger("sticky_asgi")
 
 _NOTHING_TRIED: frozenset[str] = frozenset()
 
@@ -128,15 +135,29 @@ class Pool:
         limits: Default `Limits()`.
         tls: For `https` backends. Default None: the system's authorities are trusted.
         websocket: Message size, pings and closing of WebSockets. Default `WebSocketOptions()`.
+        health_check: How backends are asked whether they can be used. Default None: they are not.
+            Checks are made as long as the gateway's lifespan lasts.
+        ejection: When requests that fail take their backend out. Default `Ejection()`; None: never.
+        slow_start: Seconds in which a backend that comes back gets its full share of new sessions
+            again, from a tenth of its weight upwards. Default 10; None: at once. At the gateway's
+            own start there is none.
+        panic: What happens when nobody can be used: `"none"` (default) answers 503, `"all"` takes
+            everybody for healthy.
+        drain_header: Whether any response with `Sticky-Drain: 1` means that its backend wants no
+            new sessions, until `Sticky-Drain: 0` or until a check passes without it. Default
+            False: only responses to checks are looked at.
         transport: An `httpx.AsyncBaseTransport` (httpx2's works too) that carries the requests
             instead of the gateway's own HTTP/1.1 transport. `timeouts` are handed to it as httpx
             does; `tls` and keep-alive are its own business. You close it. WebSockets pass it by:
             httpx has none, so the gateway's own transport carries them, with `tls`.
         host: `"pass"` (default) sends the visitor's Host to the backend, `"backend"` the
             backend's own.
+        clock: Tells seconds that only go forward, for ejection, slow start and drains. Default
+            `time.monotonic`; tests have others.
 
     Raises:
-        ValueError: A bad name, two backends of one id, an unknown `host`.
+        ValueError: A bad name, two backends of one id, an unknown `host` or `panic`, a
+            `slow_start` that is no time.
         TypeError: An argument that is not what it should be.
     """
 
@@ -152,13 +173,27 @@ class Pool:
         limits: Limits = Limits(),
         tls: TLS | None = None,
         websocket: WebSocketOptions = WebSocketOptions(),
+        health_check: HealthCheck | None = None,
+        ejection: Ejection | None = Ejection(),
+        slow_start: float | None = 10.0,
+        panic: Literal["all", "none"] = "none",
+        drain_header: bool = False,
         transport: Any = None,
         host: Literal["pass", "backend"] = "pass",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not name or not name.isprintable():
             raise ValueError(f"name must be printable and not empty, got {name!r}")
         if host not in ("pass", "backend"):
             raise ValueError(f"host must be 'pass' or 'backend', got {host!r}")
+        if panic not in ("all", "none"):
+            raise ValueError(f"panic must be 'all' or 'none', got {panic!r}")
+        if not isinstance(drain_header, bool):
+            raise ValueError(f"drain_header must be True or False, got {drain_header!r}")
+        if slow_start is not None and not (is_amount(slow_start) and slow_start > 0):
+            raise ValueError(
+                f"slow_start must be a positive number of seconds or None, got {slow_start!r}"
+            )
         check_object("balancer", balancer, "pick")
         check_object("affinity", affinity, "resolve", "issue")
         check_type("retry", retry, Retry, None)
@@ -166,6 +201,8 @@ class Pool:
         check_type("limits", limits, Limits)
         check_type("tls", tls, TLS, None)
         check_type("websocket", websocket, WebSocketOptions)
+        check_type("health_check", health_check, HealthCheck, None)
+        check_type("ejection", ejection, Ejection, None)
         self.name = name
         self.balancer: Balancer = RoundRobin() if balancer is None else balancer
         self.retry = Retry(attempts=0) if retry is None else retry
@@ -176,6 +213,17 @@ class Pool:
         self.websocket = websocket
         self.transport = transport
         self.host: Literal["pass", "backend"] = host
+        self.clock = clock
+        self.health_check = health_check
+        self.ejection = ejection
+        self.slow_start = slow_start
+        self.panic: Literal["all", "none"] = panic
+        self.drain_header = drain_header
+        #: When which backend is checked next, for whoever makes the checks.
+        self.schedule = Schedule()
+        #: Called when the backends or the policies have changed, or a check is to be made soon.
+        self.followers: set[Callable[[], object]] = set()
+        self._keeper = HealthKeeper(self._turn, self._changed, clock)
         self.in_flight = 0
         self.version = 0
         #: Rises whenever another pool's policies are adopted.
@@ -187,6 +235,9 @@ class Pool:
         self._departed: dict[str, BackendState] = {}
         self._queue: deque[Waiter] = deque()
         self._backends: tuple[Backend, ...] = ()
+        self._groups: tuple[tuple[BackendState, ...], ...] | None = None
+        self._panics = False
+        self._use_health_policies()
         self.replace(backends)
 
     # The set of backends.
@@ -199,6 +250,8 @@ class Pool:
     @property
     def states(self) -> tuple[BackendState, ...]:
         """What is known of each backend of the snapshot, in its order."""
+        # A pool that nobody asks for a backend does not see time pass.
+        self._keeper.advance()
         return tuple(self._states.values())
 
     def __contains__(self, backend_id: object) -> bool:
@@ -235,14 +288,18 @@ class Pool:
                 # Its requests are counted on, but what was wished for it went with it.
                 state.intent, state.health = Intent.ACTIVE, Health.UNKNOWN
                 state.drain_until = None
+                state.wishes_drain = state.drained_itself = False
+                state.faults = 0
                 self._departed[key] = state
         self._backends = snapshot
         self.version += 1
+        self._keeper.follow(self._states.values())
         self._changed()
         added = tuple(key for key in self._states if key not in previous)
         removed = tuple(key for key in previous if key not in self._states)
         if added or removed:
             self._tell(BackendsReplaced(pool=self.name, added=added, removed=removed))
+        self._tell_followers()
 
     def adopt(self, other: Pool) -> None:
         """Take over another pool's policies and backends, and keep this one's state.
@@ -259,7 +316,13 @@ class Pool:
         self.websocket = other.websocket
         self.transport = other.transport
         self.host = other.host
+        self.health_check = other.health_check
+        self.ejection = other.ejection
+        self.slow_start = other.slow_start
+        self.panic = other.panic
+        self.drain_header = other.drain_header
         self._use_affinity(other.affinity)
+        self._use_health_policies()
         self.policies_version += 1
         self.replace(other.backends)
 
@@ -273,11 +336,22 @@ class Pool:
             affinity, "strip", None
         )
 
+    def _use_health_policies(self) -> None:
+        statuses = () if self.ejection is None else self.ejection.statuses
+        self._fault_statuses = frozenset(statuses)
+        #: Statuses of which more is to be made than passing them on.
+        self.noted_statuses = self._fault_statuses.union(self.retry.on_status)
+        self._keeper.use(self.health_check, self.ejection, self.slow_start)
+
+    def _tell_followers(self) -> None:
+        for follower in [*self.followers]:
+            follower()
+
     def _state_of(self, backend: Backend) -> BackendState:
         state = self._states.get(backend.id) or self._departed.pop(backend.id, None)
         if state is None:
             return BackendState(backend)
-        state.backend = backend
+        state.use(backend)
         return state
 
     def add(self, backend: str | Backend) -> Backend:
@@ -313,7 +387,7 @@ class Pool:
         self._set_intent(
             self[backend_id],
             Intent.DRAINING,
-            until=None if deadline is None else time.monotonic() + deadline,
+            until=None if deadline is None else self.clock() + deadline,
         )
 
     def undrain(self, backend_id: str) -> None:
@@ -337,6 +411,7 @@ class Pool:
     ) -> None:
         before, until_then = state.intent, state.drain_until
         state.intent, state.drain_until = intent, until
+        state.drained_itself = False
         self._changed()
         if (before, until_then) == (intent, until):
             return
@@ -355,25 +430,114 @@ class Pool:
         for observer in tuple(self.observers):
             observer.observe(self, event)
 
-    def set_health(self, backend_id: str, health: Health) -> None:
-        """Say what has been observed of a backend. Raises KeyError."""
+    # Health: what was observed. The keeper makes up its mind; here it is put in force.
+
+    def set_health(self, backend_id: str, health: Health, *, reason: str = "set by hand") -> None:
+        """Say what has been observed of a backend. Raises KeyError.
+
+        It holds until somebody observes something else: with active checks on, these do.
+
+        Args:
+            backend_id: Which one.
+            health: What it is.
+            reason: Why, for the log.
+        """
         check_type("health", health, Health)
-        state = self[backend_id]
-        before, state.health = state.health, health
+        self._keeper.observe_health(self[backend_id], health, reason)
+
+    def begin_checks(self) -> None:
+        """Somebody begins to make this pool's active checks; `end_checks` is to follow."""
+        self._keeper.begin_checks()
+
+    def end_checks(self) -> None:
+        """Somebody makes no checks any more. With the last one, what checks said is void."""
+        self._keeper.end_checks()
+
+    def observe_check(self, state: BackendState, result: CheckResult) -> None:
+        """An active check of a backend has ended."""
+        if self._states.get(state.id) is not state:
+            return
+        if result.passed:
+            self._observe_wish(state, result.drains, result.reason)
+        self._keeper.observe_check(state, result)
+
+    def observe_failure(self, state: BackendState, error: UpstreamError) -> None:
+        """A request has failed, and its backend is to blame."""
+        state.observe_failure()
+        # A status is an answer: see `observe_answer`.
+        if not isinstance(error, UnwantedStatus):
+            self._observe_fault(state, str(error))
+
+    def observe_answer(self, state: BackendState, status: int) -> None:
+        """A backend has answered a request. To be told if it has `faults`, or of noted statuses."""
+        if status in self._fault_statuses:
+            self._observe_fault(state, f"status {status}")
+        else:
+            state.faults = 0
+
+    def _observe_fault(self, state: BackendState, reason: str) -> None:
+        before = state.health
+        self._keeper.observe_fault(state, reason)
+        if state.health is not before and self.health_check is not None:
+            # The checks that are to bring it back need not wait for its turn.
+            self.schedule.hasten(state, self.clock(), self.health_check)
+            self._tell_followers()
+
+    def observe_headers(self, state: BackendState, headers: RawHeaders) -> None:
+        """A backend has answered a request, and its header may say whether it is to be drained."""
+        wish = drain_wish(headers)
+        if wish is not None and self._states.get(state.id) is state:
+            self._observe_wish(state, wish, "a response")
+
+    def _observe_wish(self, state: BackendState, drains: bool, reason: str) -> None:
+        """A backend says whether it wants new sessions. Nothing an operator wished is undone."""
+        if drains is state.wishes_drain:
+            return
+        state.wishes_drain = drains
+        if drains and state.intent is Intent.ACTIVE:
+            logger.info("pool %s: backend %s drains itself: %s", self.name, state.id, reason)
+            self._set_intent(state, Intent.DRAINING, reason=reason)
+            state.drained_itself = True
+        elif not drains and state.drained_itself:
+            logger.info("pool %s: backend %s takes sessions again", self.name, state.id)
+            self._set_intent(state, Intent.ACTIVE, reason=reason)
+
+    def _turn(self, state: BackendState, health: Health, reason: str) -> None:
+        """Every change of health comes through here."""
+        before = state.health
+        if health is before:
+            return
+        state.health = health
+        level = logging.WARNING if health is Health.UNHEALTHY else logging.INFO
+        logger.log(level, "pool %s: backend %s is %s, was %s (%s)",
+                   self.name, state.id, health.value, before.value, reason)  # fmt: skip
         self._changed()
-        if health is not before:
-            self._tell(
-                HealthChanged(pool=self.name, backend=backend_id, before=before, after=health)
+        self._tell(
+            HealthChanged(
+                pool=self.name, backend=state.id, before=before, after=health, reason=reason
             )
+        )
 
     def _changed(self) -> None:
+        """Who can be used has changed."""
+        self._groups = None
+        if self._queue:
+            self._serve_queue()
+
+    def _form_groups(self) -> tuple[tuple[BackendState, ...], ...]:
+        """Put down who may be chosen, until something changes."""
         states = self._states.values()
-        self._takers = tuple(state for state in states if state.takes_sessions)
-        self._keepers = tuple(
-            state for state in states if state.keeps_sessions and not state.takes_sessions
-        )
+        groups = groups_of(states)
+        panics = not groups and self.panic == "all"
+        if panics:
+            groups = groups_of(states, ignore_health=True)
+            panics = bool(groups)
+        if panics and not self._panics:
+            logger.warning("pool %s: nobody is healthy, everybody is tried", self.name)
+        self._panics = panics
         self._has_limits = any(state.backend.max_requests is not None for state in states)
-        self._serve_queue()
+        self._groups = groups or ((),)
+        return self._groups
 
     # Affinity.
 
@@ -431,11 +595,19 @@ class Pool:
         state = self._states.get(resolution.backend_id)
         if state is None:
             resolution.status = AffinityStatus.LOST
-        elif state.id in exclude or not state.keeps_sessions:
+        elif state.id in exclude or not (state.keeps_sessions or self._is_good_enough(state)):
             resolution.status = AffinityStatus.MOVED
         else:
             return state
         return None
+
+    def _is_good_enough(self, state: BackendState) -> bool:
+        """Whether a backend that seemed of no use to its visitors can be used after all."""
+        if self._keeper.due is not None:
+            self._keeper.advance()
+        if self._groups is None:
+            self._form_groups()
+        return state.keeps_sessions or (self._panics and state.intent is not Intent.DOWN)
 
     def _check_lost(self, request: RequestInfo, resolution: Resolution) -> None:
         status = resolution.status
@@ -448,7 +620,10 @@ class Pool:
             raise ValueError(f"on_lost must return 'rebalance' or 'reject', got {action!r}")
 
     def _candidates(self, exclude: Collection[str]) -> Sequence[BackendState]:
-        usable = self._narrow(self._takers, exclude) or self._narrow(self._keepers, exclude)
+        if self._keeper.due is not None:
+            self._keeper.advance()
+        groups = self._groups or self._form_groups()
+        usable = self._narrow(groups, exclude) if exclude else groups[0]
         if not usable:
             raise NoBackendAvailable(f"pool {self.name!r} has no backend for this request")
         if not self._has_limits:
@@ -467,16 +642,19 @@ class Pool:
         )
         return may_move and any(
             state.id not in exclude and not state.is_full
-            for state in (*self._takers, *self._keepers)
+            for group in self._groups or self._form_groups()
+            for state in group
         )
 
     @staticmethod
     def _narrow(
-        states: tuple[BackendState, ...], exclude: Collection[str]
+        groups: tuple[tuple[BackendState, ...], ...], exclude: Collection[str]
     ) -> tuple[BackendState, ...]:
-        if not exclude:
-            return states
-        return tuple(state for state in states if state.id not in exclude)
+        for group in groups:
+            left = tuple(state for state in group if state.id not in exclude)
+            if left:
+                return left
+        return ()
 
     def lease(self, state: BackendState) -> Lease:
         """Count a request against a backend until the lease is released; a context manager."""

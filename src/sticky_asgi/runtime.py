@@ -1,5 +1,5 @@
 """What a gateway holds in each event loop: upstream clients, a watch over the clients that wait,
-and in-process backends' lifespans.
+health checks, and in-process backends' lifespans.
 
 Nothing is made before an event loop runs, so a gateway can be built at import, survive a fork, and
 serve several loops.
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from weakref import WeakKeyDictionary
@@ -19,6 +18,7 @@ from .exceptions import DrainEnded
 from .exchange import ClientWatch
 from .lifespan import run_lifespan
 from .pool import Pool
+from .probes import Probers
 from .upstream import Clients
 
 logger = logging.getLogger("sticky_asgi")
@@ -56,7 +56,7 @@ class Runtimes:
             self._has_warned = True
             logger.warning(
                 "the gateway was not started by a lifespan: it starts with its first request, "
-                "and in-process backends get no lifespan"
+                "makes no health checks, and in-process backends get no lifespan"
             )
 
     async def _guard(
@@ -96,10 +96,13 @@ class Runtimes:
             # In force before anything is awaited: a request in between must find it.
             runtime = self._by_loop[loop] = Runtime(Clients(states), is_managed=True)
             stack.push_async_callback(runtime.clients.aclose)
+            runtime.probers = Probers(runtime.clients)
+            stack.push_async_callback(runtime.probers.aclose)
             self.expect_ends_of_drains()
             try:
                 if previous is not None and previous.guard is not None:
                     await previous.guard.aclose()
+                runtime.probers.follow(self._pools())
                 yield
             finally:
                 self._forget(loop, runtime)
@@ -122,8 +125,10 @@ class Runtimes:
             for state in pool.states:
                 self.expect_end_of_drain(pool, state.id)
 
-    def forget_other_pools(self) -> None:
-        """After a change of routes: close what no route of the running loop leads to any more."""
+    def follow_routes(self) -> None:
+        """After a change of routes: close what no route of the running loop leads to any more,
+        and check the pools that some lead to now.
+        """
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -132,6 +137,8 @@ class Runtimes:
         runtime = self._by_loop.get(loop)
         if runtime is not None:
             runtime.clients.keep_only(self._pools())
+            if runtime.probers is not None:
+                runtime.probers.follow(self._pools())
 
 
 class Runtime:
@@ -141,6 +148,8 @@ class Runtime:
         self.clients = clients
         self.watch = ClientWatch()
         self.is_managed = is_managed
+        #: None where no lifespan holds them.
+        self.probers: Probers | None = None
         self.guard: AsyncGenerator[None, None] | None = None
         self._drains: dict[BackendState, asyncio.TimerHandle] = {}
 
@@ -149,9 +158,8 @@ class Runtime:
         until = state.drain_until
         self._forget_drain(state)
         if until is not None:
-            # An event loop's clock may be another one.
             self._drains[state] = asyncio.get_running_loop().call_later(
-                max(0, until - time.monotonic()), self._end_drain, pool, state, until
+                max(0, until - pool.clock()), self._end_drain, pool, state, until
             )
 
     def _end_drain(self, pool: Pool, state: BackendState, until: float) -> None:

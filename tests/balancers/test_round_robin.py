@@ -83,7 +83,7 @@ def test_a_change_of_every_weight_leaves_no_debt_behind() -> None:
     a, b = candidates = states(a=1000, b=1000)
     assert picks(balancer, candidates, 1) == "a"
     for state in (a, b):
-        state.backend = Backend(f"http://{state.id}.test", id=state.id, weight=1)
+        state.use(Backend(f"http://{state.id}.test", id=state.id, weight=1))
     assert picks(balancer, (a, b), 5) == "babab"
 
 

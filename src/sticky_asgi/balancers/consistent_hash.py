@@ -86,7 +86,7 @@ class _Circle:
                 state = candidates.get(owners[place])
                 if state is not None:
                     # Where a candidate of weight 0 is on the circle, they all weigh that.
-                    cost = way / (state.backend.weight or 1)
+                    cost = way / (state.weight or 1)
                     if cost < least:
                         best, least, reach = state, cost, cost * self._heaviest
                 index -= 1

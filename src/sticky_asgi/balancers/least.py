@@ -18,7 +18,7 @@ _NEVER = (math.inf, 0, 0)
 
 def _load(state: BackendState) -> tuple[float, int]:
     # Where a candidate of weight 0 is compared at all, they all are.
-    return (state.in_flight / (state.backend.weight or 1), state.turn)
+    return (state.in_flight / (state.weight or 1), state.turn)
 
 
 class LeastRequests:
@@ -50,7 +50,7 @@ def _time(state: BackendState) -> tuple[float, int, int]:
     if state.latency is None or state.failures:
         return _NEVER
     in_flight = state.in_flight
-    weight = state.backend.weight or 1
+    weight = state.weight or 1
     return (state.latency * (in_flight + 1) / weight, in_flight, state.turn)
 
 
@@ -61,7 +61,7 @@ def _burden(state: BackendState) -> tuple[float, int, int]:
     burden = state.in_flight + state.failures
     if not burden:
         return (-1, 0, state.turn)  # before everybody else
-    return ((burden + 1) / (state.backend.weight or 1), burden, state.turn)
+    return ((burden + 1) / (state.weight or 1), burden, state.turn)
 
 
 def _quickness(state: BackendState) -> tuple[float]:

@@ -76,6 +76,9 @@ class AsgiClient:
         await handshake.open(self.tasks)
         return handshake.websocket or handshake
 
+    async def reach(self) -> None:
+        """It is always there."""
+
     async def aclose(self) -> None:
         """Nothing is idle here; running calls end on their own."""
 

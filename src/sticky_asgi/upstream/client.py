@@ -145,6 +145,14 @@ class UpstreamClient(Protocol):
         """
         ...
 
+    async def reach(self) -> None:
+        """Open a connection, with TLS where that belongs to it, and close it.
+
+        Raises:
+            UpstreamError: The backend could not be reached.
+        """
+        ...
+
     async def aclose(self) -> None:
         """Close idle connections now, and the others when their exchanges end."""
         ...

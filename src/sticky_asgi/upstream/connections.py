@@ -131,6 +131,11 @@ class Http1Client:
         websocket.headers = handshake_headers(response.headers)
         return websocket
 
+    async def reach(self) -> None:
+        """Open a connection and close it. See `UpstreamClient`."""
+        connection = await self._connect()
+        connection.abort()
+
     async def aclose(self) -> None:
         """Close idle connections now, and the others when their exchanges end."""
         self._is_closed = True

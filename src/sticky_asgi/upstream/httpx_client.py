@@ -95,6 +95,10 @@ class HttpxClient:
         """Open a WebSocket, past the transport. See `UpstreamClient`."""
         return await self.own.open_websocket(request)
 
+    async def reach(self) -> None:
+        """Open a connection and close it, past the transport. See `UpstreamClient`."""
+        await self.own.reach()
+
     async def aclose(self) -> None:
         """The transport belongs to whoever made it; exchanges under way end on their own."""
         await self.own.aclose()

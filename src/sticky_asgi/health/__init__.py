@@ -1,0 +1,22 @@
+"""Who of a pool can be used: what checks, failed requests and time make of a backend's health.
+
+Nothing here waits or sends: `probes.py` makes the checks, `gateway.py` sees requests fail, and the
+pool puts in force what is decided here.
+"""
+
+from __future__ import annotations
+
+from .check import CheckResult, HealthCheck
+from .drain_wish import drain_wish
+from .ejection import Ejection
+from .keeper import HealthKeeper
+from .schedule import Schedule
+
+__all__ = [
+    "CheckResult",
+    "Ejection",
+    "HealthCheck",
+    "HealthKeeper",
+    "Schedule",
+    "drain_wish",
+]

@@ -1,0 +1,19 @@
+"""How a backend says that it wants no new sessions."""
+
+from __future__ import annotations
+
+from ..request import RawHeaders
+
+#: The response header by which a backend drains itself.
+DRAIN_HEADER = b"sticky-drain"
+
+
+def drain_wish(headers: RawHeaders) -> bool | None:
+    """What a response says of its backend: `1`, no new sessions; `0`, new ones again.
+
+    Returns None where it says neither.
+    """
+    for name, value in headers:
+        if name == DRAIN_HEADER:
+            return {b"1": True, b"0": False}.get(value.strip())
+    return None

@@ -1,0 +1,228 @@
+"""Active checks: who makes them, and when. What they mean is decided in `health/`.
+
+One `Prober` serves one pool in one event loop. It sleeps until a check is due, and then makes all
+that are: ten thousand backends do not wake it ten thousand times. Where several loops check a pool,
+each check is made by one of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from contextlib import suppress
+
+from .backend import Backend, BackendState
+from .exceptions import UpstreamError
+from .health import CheckResult, HealthCheck
+from .pool import Pool
+from .request import RawHeaders
+from .upstream import Clients, UpstreamClient, UpstreamRequest, UpstreamResponse
+
+logger = logging.getLogger("sticky_asgi")
+
+#: Checks of one pool that may be under way at one time.
+CONCURRENCY = 256
+
+#: Seconds that a prober sleeps at least: checks that are due meanwhile are made together.
+PAUSE = 0.02
+
+#: Bytes of a body that are read.
+BODY_SIZE = 65536
+
+
+class Prober:
+    """Checks the backends of one pool from the event loop that runs, until it is closed.
+
+    Args:
+        pool: The pool. Its backends and the way to check them may change at any time.
+        clients: Where the clients for the backends are.
+    """
+
+    def __init__(self, pool: Pool, clients: Clients) -> None:
+        self.pool = pool
+        self._clients = clients
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._running: set[asyncio.Task[None]] = set()
+        #: The last exceptions of the user's own check, by backend.
+        self._raised: dict[str, str] = {}
+        self._check: HealthCheck | None = None
+        self._version = -1
+        pool.followers.add(self._wake_up)
+        self._task = self._loop.create_task(self._run())
+
+    def _wake_up(self) -> None:
+        # The pool may be changed in another thread's loop, and this one may just have ended.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._wake.set)
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            self._follow()
+            delay = self._start_due()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._wake.wait()
+
+    def _follow(self) -> None:
+        """Take in what has changed in the pool."""
+        pool, before = self.pool, self._check
+        check = pool.health_check
+        if check is before and pool.version == self._version:
+            return
+        self._check, self._version = check, pool.version
+        if check is not None:
+            pool.schedule.follow(pool.states, check, pool.clock())
+        if check is not None and before is None:
+            pool.begin_checks()
+        elif check is None and before is not None:
+            pool.end_checks()
+
+    def _start_due(self) -> float | None:
+        """Begin the checks that are due. Returns for how long to sleep; None: until woken."""
+        check, schedule = self._check, self.pool.schedule
+        room = CONCURRENCY - len(self._running)
+        if check is None or room <= 0:
+            return None  # Each check that ends wakes.
+        now = self.pool.clock()
+        for state in schedule.take(now, room, check):
+            task = self._loop.create_task(self._make(state, check))
+            self._running.add(task)
+            task.add_done_callback(self._ended)
+        due = schedule.next_due
+        return None if due is None else max(PAUSE, due - now)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        was_full = len(self._running) >= CONCURRENCY
+        self._running.discard(task)
+        if was_full:
+            self._wake.set()
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            logger.error("a health check could not be counted", exc_info=exc)
+
+    async def _make(self, state: BackendState, check: HealthCheck) -> None:
+        backend, began = state.backend, self.pool.clock()
+        try:
+            result = await self._result(backend, check)
+            # Another address under the same id is another matter.
+            if state.backend is backend and self.pool.health_check is check:
+                self.pool.observe_check(state, result)
+        finally:
+            self.pool.schedule.done(state, began, check)
+
+    async def _result(self, backend: Backend, check: HealthCheck) -> CheckResult:
+        timeout = asyncio.timeout(check.timeout)
+        try:
+            async with timeout:
+                if check.check is not None:
+                    return await self._ask_user(check, backend)
+                client = self._clients.get(self.pool, backend)
+                if check.tcp:
+                    await client.reach()
+                    return CheckResult(True, "connected")
+                return await ask(client, check, self._request(backend, check))
+        except UpstreamError as exc:
+            return CheckResult(False, str(exc))
+        except Exception as exc:
+            if timeout.expired():
+                return CheckResult(False, f"not within {check.timeout:g} seconds")
+            self._log_once(backend, exc)
+            return CheckResult(False, f"raised {type(exc).__name__}")
+
+    async def _ask_user(self, check: HealthCheck, backend: Backend) -> CheckResult:
+        assert check.check is not None
+        answer = await check.check(backend)
+        if answer is not True and answer is not False:
+            raise TypeError(f"a health check must return True or False, got {answer!r}")
+        self._raised.pop(backend.id, None)
+        return CheckResult(answer, "passed" if answer else "not passed")
+
+    def _log_once(self, backend: Backend, exc: Exception) -> None:
+        """Say what is wrong with somebody's code, but not again with every check."""
+        said = repr(exc)
+        if self._raised.get(backend.id) == said:
+            return
+        self._raised = {key: text for key, text in self._raised.items() if key in self.pool}
+        self._raised[backend.id] = said
+        logger.error("the health check of backend %s raised", backend.id, exc_info=exc)
+
+    def _request(self, backend: Backend, check: HealthCheck) -> UpstreamRequest:
+        host = backend.authority if check.host is None else check.host
+        headers: RawHeaders = [(b"host", host.encode("ascii"))]
+        if self.pool.transport is None and backend.app is None:
+            # Nobody waits for the next check: thousands of connections would be idle till then.
+            headers.append((b"connection", b"close"))
+        headers += [
+            (name.lower().encode("ascii"), value.encode("latin-1")) for name, value in check.fields
+        ]
+        return UpstreamRequest(check.method, check.path.encode("ascii"), headers)
+
+    async def aclose(self) -> None:
+        """Make no more checks; those under way are broken off."""
+        self.pool.followers.discard(self._wake_up)
+        tasks = {self._task, *self._running}
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        if self._check is not None:
+            self._check = None
+            self.pool.end_checks()
+
+    def __repr__(self) -> str:
+        return f"<Prober of {self.pool.name} [{len(self._running)} under way]>"
+
+
+async def ask(client: UpstreamClient, check: HealthCheck, request: UpstreamRequest) -> CheckResult:
+    """Make a check that is a request. Raises UpstreamError if no whole response comes."""
+    # On a connection of its own: that new ones are accepted is part of the question.
+    response = await client.send(request, fresh=True)
+    try:
+        body = await _beginning(response)
+    finally:
+        await response.aclose()
+    return check.judge(response.status, response.headers, body)
+
+
+async def _beginning(response: UpstreamResponse) -> bytes:
+    body = b""
+    while len(body) < BODY_SIZE and not response.at_end:
+        piece = await response.read()
+        if not piece:
+            break
+        body += piece
+    return body[:BODY_SIZE]
+
+
+class Probers:
+    """The probers of one gateway in one event loop: one for each of its pools.
+
+    Args:
+        clients: Where the clients for the backends are.
+    """
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+        self._probers: dict[Pool, Prober] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def follow(self, pools: Iterable[Pool]) -> None:
+        """Check the backends of these pools, and of no others."""
+        wanted = dict.fromkeys(pools)
+        for pool in wanted:
+            if pool not in self._probers:
+                self._probers[pool] = Prober(pool, self._clients)
+        for pool in [pool for pool in self._probers if pool not in wanted]:
+            task = asyncio.get_running_loop().create_task(self._probers.pop(pool).aclose())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def aclose(self) -> None:
+        """Make no more checks."""
+        self.follow(())
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    def __repr__(self) -> str:
+        return f"<Probers of {len(self._probers)} pools>"
