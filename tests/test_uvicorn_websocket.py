@@ -156,15 +156,17 @@ async def outcome(
     return served.received, b"".join(served.wire.written), is_ended
 
 
+@pytest.mark.parametrize("early", [0, 1])
 @pytest.mark.parametrize("name", corpus(is_masked=True))
-def test_cut_anywhere(name: str) -> None:
+def test_cut_anywhere(name: str, early: int) -> None:
     data = corpus(is_masked=True)[name]
 
     async def main() -> None:
         # What is written depends on what arrives together: an echo comes after a pong, or before.
-        for chunks in every_cut(data)[:: max(1, len(data) // 20)]:
-            expected = await outcome(UvicornsOwn, chunks)
-            assert await outcome(WebSocketsSansIOProtocol, chunks) == expected
+        for chunks in every_cut(data)[:: max(1, len(data) // 60)]:
+            expected = await outcome(UvicornsOwn, chunks, early=early)
+            ours = await outcome(WebSocketsSansIOProtocol, chunks, early=early)
+            assert ours == expected
 
     asyncio.run(main())
 
