@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -153,18 +154,22 @@ async def outcome(
     await served.accept()
     is_ended = served.wire.is_ended
     await served.end()
-    return served.received, b"".join(served.wire.written), is_ended
+    # Older versions of uvicorn leave the library's Date in.
+    written = re.sub(rb"Date: .*\r\n", b"", b"".join(served.wire.written))
+    return served.received, written, is_ended
 
 
+@pytest.mark.parametrize("early", [0, 1])
 @pytest.mark.parametrize("name", corpus(is_masked=True))
-def test_cut_anywhere(name: str) -> None:
+def test_cut_anywhere(name: str, early: int) -> None:
     data = corpus(is_masked=True)[name]
 
     async def main() -> None:
         # What is written depends on what arrives together: an echo comes after a pong, or before.
-        for chunks in every_cut(data)[:: max(1, len(data) // 20)]:
-            expected = await outcome(UvicornsOwn, chunks)
-            assert await outcome(WebSocketsSansIOProtocol, chunks) == expected
+        for chunks in every_cut(data)[:: max(1, len(data) // 60)]:
+            expected = await outcome(UvicornsOwn, chunks, early=early)
+            ours = await outcome(WebSocketsSansIOProtocol, chunks, early=early)
+            assert ours == expected
 
     asyncio.run(main())
 
@@ -254,11 +259,11 @@ def test_sending_waits_for_a_client_that_does_not_read() -> None:
     async def main() -> None:
         served = Served(WebSocketsSansIOProtocol)
         await served.accept()
-        served.protocol.pause_writing()
+        served.protocol.writable.clear()
         del served.wire.written[:]
         await served.feed(frame(FIN | TEXT, b"hello", is_masked=True))
         assert served.wire.written == []
-        served.protocol.resume_writing()
+        served.protocol.writable.set()
         await turn()
         assert served.wire.written == [frame(FIN | TEXT, b"hello", is_masked=False)]
         await served.end()

@@ -35,6 +35,7 @@ def corpus(*, is_masked: bool) -> dict[str, bytes]:
     def of(first: int, data: bytes = b"", length: int = 0) -> bytes:
         return frame(first, data, is_masked=is_masked, length=length)
 
+    looks_like_a_frame = of(FIN | TEXT, b"inner")
     special = {
         "nothing": b"",
         "empty": of(FIN | TEXT) + of(FIN | BINARY),
@@ -44,11 +45,16 @@ def corpus(*, is_masked: bool) -> dict[str, bytes]:
         "most": of(FIN | TEXT, b"x" * MOST),
         "too much": of(FIN | TEXT, b"x" * (MOST + 1)),
         "too much announced": b"\x82" + (b"\xff" if is_masked else b"\x7f") + b"\x7f" * 8,
+        "frame in a frame": of(
+            FIN | BINARY,
+            apply_mask(looks_like_a_frame, MASK) if is_masked else looks_like_a_frame,
+        ),
         "length of two": of(FIN | TEXT, b"hello", 2),
         "length of eight": of(FIN | TEXT, b"hello", 8),
         "fragments": of(TEXT, b"a") + of(CONTINUATION) + of(FIN | CONTINUATION, b"b"),
         "ping in fragments": of(BINARY, b"a") + of(FIN | PING, b"?") + of(FIN | CONTINUATION, b"b"),
         "unfinished": of(TEXT, b"a") + of(FIN | TEXT, b"b"),
+        "unfinished, after a ping": of(TEXT, b"a") + of(FIN | PING) + of(FIN | TEXT, b"b"),
         "continuation": of(FIN | CONTINUATION, b"a"),
         "fragments of too much": of(TEXT, bytes(MOST)) + of(FIN | CONTINUATION, b"b"),
         "ping": of(FIN | PING) + of(FIN | PING, b"x" * 125) + of(FIN | PONG, b"!"),

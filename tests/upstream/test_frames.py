@@ -144,6 +144,7 @@ def test_the_core_reads_a_message_to_its_end() -> None:
     last = frame(FIN | CONTINUATION, b"b", is_masked=False)
     reader = FrameReader(is_masked=False, max_message=MOST)
     for part in (first, ping, ping, last):
+        assert reader.is_between is (part is first)
         assert reader.read(part) == ([], part)
     assert reader.read(usual) == (["usual"], b"")
 
