@@ -22,6 +22,9 @@ from pydantic_core import PydanticUndefined
 
 from sticky_asgi import (
     ConsistentHash,
+    Ejection,
+    Health,
+    HealthCheck,
     Intent,
     LeastRequests,
     LeastTime,
@@ -39,11 +42,14 @@ from sticky_asgi.config import Config, ConfigError, json_schema, load, parse, qu
 from sticky_asgi.config_model import (
     CookieSection,
     Document,
+    EjectionSection,
+    HealthCheckSection,
     LimitsSection,
     RetrySection,
     TimeoutsSection,
     WebSocketSection,
 )
+from sticky_asgi.health import CheckResult
 from sticky_asgi.units import DURATION_PATTERN, SIZE_PATTERN, parse_duration, parse_size
 from tests.conftest import Authority
 
@@ -204,6 +210,74 @@ def test_consistent_hash_keys(text: str, expected: str) -> None:
     assert repr(pool.balancer) == f"ConsistentHash(key={expected})"
 
 
+def test_health_policies() -> None:
+    (pool,) = (
+        in_pool(
+            "health_check: {path: /healthz, headers: {x-probe: a}, host: shop, expect: 204, "
+            "contains: fine, interval: 500ms, down_interval: 1m, jitter: 0, timeout: 1s, rise: 1, "
+            "fall: 2, initial: unhealthy, drain_on_404: true}, ejection: {failures: null, "
+            "failure_share: 0.2, min_requests: 5, window: 1m, duration: 1m, max_duration: 1h, "
+            "max_share: 1, statuses: [500, 503]}, slow_start: 1m, panic: all, drain_header: true"
+        )
+        .make_pools()
+        .values()
+    )
+    assert pool.health_check == HealthCheck(
+        path="/healthz",
+        headers={"x-probe": "a"},
+        host="shop",
+        expect="204",
+        contains="fine",
+        interval=0.5,
+        down_interval=60,
+        jitter=0,
+        timeout=1,
+        rise=1,
+        fall=2,
+        initial="unhealthy",
+        drain_on_404=True,
+    )
+    assert pool.ejection == Ejection(
+        failures=None,
+        failure_share=0.2,
+        min_requests=5,
+        window=60,
+        duration=60,
+        max_duration=3600,
+        max_share=1,
+        statuses=[500, 503],
+    )
+    assert (pool.slow_start, pool.panic, pool.drain_header) == (60, "all", True)
+    (pool,) = in_pool("health_check: {tcp: true}").make_pools().values()
+    assert pool.health_check == HealthCheck(tcp=True)
+
+
+def test_health_policies_that_are_left_out() -> None:
+    (pool,) = in_pool("host: pass").make_pools().values()
+    assert (pool.health_check, pool.ejection, pool.slow_start) == (None, Ejection(), 10)
+    assert (pool.panic, pool.drain_header) == ("none", False)
+
+
+def test_priorities() -> None:
+    text = "pools: {shop: {backends: [http://a, {url: 'http://b', priority: 2}]}}"
+    (pool,) = parse(text).make_pools().values()
+    assert [backend.priority for backend in pool.backends] == [0, 2]
+
+
+def test_a_reload_keeps_health() -> None:
+    text = "pools: {{shop: {{backends: [http://a, http://b], health_check: {}}}}}"
+    first, second, third = (parse(text.format(value)) for value in ("{}", "{fall: 5}", "null"))
+    gateway = first.build()
+    (pool,) = gateway.pools
+    pool.begin_checks()
+    pool.observe_check(pool["a:80"], CheckResult(False, "status 503"))
+    second.apply(gateway, first)
+    assert pool.health_check == HealthCheck(fall=5)
+    assert [state.health for state in pool.states] == [Health.UNHEALTHY, Health.UNKNOWN]
+    third.apply(gateway, second)
+    assert pool.health_check is None
+
+
 def test_null_switches_a_policy_off() -> None:
     config = in_pool(
         "retry: null, timeouts: null, affinity: null, tls: null, health_check: null, "
@@ -225,6 +299,8 @@ def test_null_switches_a_policy_off() -> None:
         pytest.param(TimeoutsSection, Timeouts, id="timeouts"),
         pytest.param(LimitsSection, Limits, id="limits"),
         pytest.param(WebSocketSection, WebSocketOptions, id="websocket"),
+        pytest.param(EjectionSection, Ejection, id="ejection"),
+        pytest.param(HealthCheckSection, HealthCheck, id="health_check"),
     ],
 )
 def test_defaults_are_those_of_the_python_api(section: Any, api: Any) -> None:
@@ -234,7 +310,7 @@ def test_defaults_are_those_of_the_python_api(section: Any, api: Any) -> None:
         default = parameters[name].default
         stated = field.default
         assert stated is not PydanticUndefined
-        assert stated == (list(default) if isinstance(default, tuple) else default), name
+        assert stated == (type(stated)(default) if isinstance(default, tuple) else default), name
 
 
 # Variables
@@ -574,6 +650,26 @@ NAMES = "round_robin, random, least_requests, two_choices, least_time, consisten
             "tls: {ca_file: /nowhere}",
             "tls.ca_file: '/nowhere': No such file or directory",
         ),
+        ("health_check: {path: x}",
+         "health_check.path: must begin with / and be printable ASCII, got 'x'"),
+        ("health_check: {pth: /}", "health_check.pth: unknown key; did you mean 'path'?"),
+        ("health_check: {expect: 20x}",
+         "health_check.expect: must be statuses such as '200-399' or '200,204', got '20x'"),
+        ("health_check: {expect: true}",
+         "health_check.expect: must be text in quotes, got true or false"),
+        ("health_check: {tcp: true, path: /x}",
+         "health_check.path: '/x' is pointless with tcp=true"),
+        ("health_check: {interval: 5 seconds}",
+         "health_check.interval: '5 seconds' has an unknown unit; write 5s"),
+        ("health_check: true", "health_check: must be a mapping such as {}, got true or false"),
+        ("ejection: {max_share: 2}",
+         "ejection.max_share: must be a number from 0 to 1, got 2.0"),
+        ("ejection: {statuses: [404]}",
+         "ejection.statuses: must hold integers from 500 to 599, got 404"),
+        ("ejection: {duration: 1m, max_duration: 30s}",
+         "ejection.max_duration: must be at least duration 60.0, got 30.0"),
+        ("slow_start: 0", "slow_start: must be a positive number of seconds or null, got 0.0"),
+        ("panic: some", "panic: unknown value 'some'; one of all, none"),
         ("affinity: {}", "affinity.cookie: is missing"),
         ("affinity: {cookie: null}", "affinity.cookie: must be a mapping such as {}, got null"),
         (
@@ -620,6 +716,10 @@ def test_mistakes_in_a_pool(text: str, expected: str) -> None:
         (
             "{url: http://a, weight: -1}",
             "pools.shop.backends[0].weight: must be a number of at least 0, got -1.0",
+        ),
+        (
+            "{url: http://a, priority: -1}",
+            "pools.shop.backends[0].priority: must be an integer of at least 0, got -1",
         ),
         (
             "{url: http://a, max_requests: 0}",

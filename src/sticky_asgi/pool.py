@@ -452,6 +452,8 @@ class Pool:
     def end_checks(self) -> None:
         """Somebody makes no checks any more. With the last one, what checks said is void."""
         self._keeper.end_checks()
+        if not self._keeper.is_checked:
+            self.schedule.clear()
 
     def observe_check(self, state: BackendState, result: CheckResult) -> None:
         """An active check of a backend has ended."""

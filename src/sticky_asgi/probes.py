@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -49,6 +50,7 @@ class Prober:
         self._raised: dict[str, str] = {}
         self._check: HealthCheck | None = None
         self._version = -1
+        self._sleeps_until = math.inf
         pool.followers.add(self._wake_up)
         self._task = self._loop.create_task(self._run())
 
@@ -84,20 +86,24 @@ class Prober:
         """Begin the checks that are due. Returns for how long to sleep; None: until woken."""
         check, schedule = self._check, self.pool.schedule
         room = CONCURRENCY - len(self._running)
+        self._sleeps_until = math.inf
         if check is None or room <= 0:
-            return None  # Each check that ends wakes.
+            return None  # The next check that ends wakes.
         now = self.pool.clock()
         for state in schedule.take(now, room, check):
             task = self._loop.create_task(self._make(state, check))
             self._running.add(task)
             task.add_done_callback(self._ended)
         due = schedule.next_due
-        return None if due is None else max(PAUSE, due - now)
+        if due is None:
+            return None
+        self._sleeps_until = max(due, now + PAUSE)
+        return self._sleeps_until - now
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        was_full = len(self._running) >= CONCURRENCY
         self._running.discard(task)
-        if was_full:
+        due = self.pool.schedule.next_due
+        if due is not None and due < self._sleeps_until:
             self._wake.set()
         if not task.cancelled() and (exc := task.exception()) is not None:
             logger.error("a health check could not be counted", exc_info=exc)

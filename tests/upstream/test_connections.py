@@ -36,7 +36,7 @@ from sticky_asgi.timeouts import Timeouts
 from sticky_asgi.tls import TLS
 from sticky_asgi.upstream.client import RequestBody, UpstreamRequest
 from sticky_asgi.upstream.connections import Http1Client
-from sticky_asgi.upstream.http1 import Http1Connection
+from sticky_asgi.upstream.http1 import Http1Connection, Owner
 from sticky_asgi.upstream.http1_response import Http1Response
 from tests import servers
 from tests.conftest import Authority
@@ -465,8 +465,8 @@ def test_after_the_first_byte_a_reused_connection_is_lost(run: Run) -> None:
 class LateClient(Http1Client):
     """Looks at a new connection only when it has been closed already."""
 
-    async def _connect(self) -> Http1Connection:
-        connection = await super()._connect()
+    async def _connect(self, owner: Owner | None = None) -> Http1Connection:
+        connection = await super()._connect(owner)
         await until(lambda: not connection.is_usable)
         assert "closed" in repr(connection)
         return connection

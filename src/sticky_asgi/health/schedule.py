@@ -61,6 +61,11 @@ class Schedule:
             self._heap = [(due, next(self._numbers), state) for state, due in self._due.items()]
             heapq.heapify(self._heap)
 
+    def clear(self) -> None:
+        """Check nobody. Whoever is followed again begins anew."""
+        with self._lock:
+            self._heap, self._due = [], {}
+
     def take(self, now: float, most: int, check: HealthCheck) -> list[BackendState]:
         """Those whose check is due, at most so many; `done` is to be called for each."""
         taken: list[BackendState] = []

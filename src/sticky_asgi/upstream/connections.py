@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..backend import Backend
@@ -12,7 +13,7 @@ from ..timeouts import Timeouts
 from ..tls import TLS
 from ..websocket_options import WebSocketOptions
 from .client import UpstreamRequest
-from .http1 import READ_SIZE, Http1Connection
+from .http1 import READ_SIZE, Http1Connection, Owner
 from .http1_reader import Heads, remembered_heads
 from .http1_response import Http1Response
 from .websocket import Handshake, UpstreamWebSocket, handshake_headers
@@ -21,6 +22,21 @@ if TYPE_CHECKING:
     from .http1_websocket import Http1WebSocket
 
 _DEFAULT_TLS = TLS()
+_CLOSE = (b"connection", b"close")
+
+
+class _Once:
+    """Owns a connection for a single exchange, on behalf of a client."""
+
+    def __init__(self, client: Http1Client) -> None:
+        self._client = client
+
+    def keep(self, connection: Http1Connection) -> None:
+        # RFC 9112 §9.6: no request after one that says "close", whether or not it is closed.
+        connection.abort()
+
+    def forget(self, connection: Http1Connection) -> None:
+        self._client.forget(connection)
 
 
 class Http1Client:
@@ -93,7 +109,8 @@ class Http1Client:
         """Send a request and wait for the head of the response. See `UpstreamClient`."""
         connection = None if fresh else self._pop_idle()
         if connection is None:
-            connection = await self._connect()
+            is_last = fresh and _CLOSE in request.headers
+            connection = await self._connect(_Once(self) if is_last else self)
         response = connection.start(request)
         try:
             await response.head
@@ -148,14 +165,14 @@ class Http1Client:
             self._sweeper.cancel()
             self._sweeper = None
 
-    async def _connect(self) -> Http1Connection:
+    async def _connect(self, owner: Owner | None = None) -> Http1Connection:
         backend = self.backend
         try:
             async with asyncio.timeout(self.timeouts.connect):
                 if backend.uds is not None:
-                    connection = await self._connect_unix(backend.uds)
+                    connection = await self._connect_unix(backend.uds, owner or self)
                 else:
-                    connection = await self._connect_tcp()
+                    connection = await self._connect_tcp(owner or self)
         except TimeoutError:
             raise ConnectTimeout(f"backend {backend.id}: no connection in time") from None
         except (OSError, ValueError) as exc:
@@ -165,11 +182,11 @@ class Http1Client:
             self._connections.add(connection)
         return connection
 
-    async def _connect_tcp(self) -> Http1Connection:
+    async def _connect_tcp(self, owner: Owner) -> Http1Connection:
         backend = self.backend
         is_tls = backend.scheme == "https"
         _, connection = await asyncio.get_running_loop().create_connection(
-            self._new_connection,
+            partial(self._new_connection, owner),
             backend.host,
             backend.port,
             ssl=self._ssl_context() if is_tls else None,
@@ -177,9 +194,11 @@ class Http1Client:
         )
         return connection
 
-    async def _connect_unix(self, path: str) -> Http1Connection:
+    async def _connect_unix(self, path: str, owner: Owner) -> Http1Connection:
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_unix_connection(self._new_connection, path)
+        _, connection = await loop.create_unix_connection(
+            partial(self._new_connection, owner), path
+        )
         return connection
 
     def _ssl_context(self) -> ssl.SSLContext:
@@ -191,9 +210,9 @@ class Http1Client:
                 raise ConnectError(f"backend {self.backend.id}: {self._tls}: {exc}") from exc
         return self._context
 
-    def _new_connection(self) -> Http1Connection:
+    def _new_connection(self, owner: Owner) -> Http1Connection:
         return Http1Connection(
-            self,
+            owner,
             f"backend {self.backend.id}",
             timeouts=self.timeouts,
             max_head=self._max_head,
