@@ -250,20 +250,20 @@ def test_all_is_sorted_complete_and_importable() -> None:
 
 MEASURE = """
 import json, sys, time
+start = time.perf_counter()
 import starlette.applications, starlette.middleware, starlette.responses, starlette.routing
 import starlette.requests, starlette.websockets, httpx
-before = set(sys.modules)
-start = time.perf_counter()
+before, between = set(sys.modules), time.perf_counter()
 import sticky_asgi
-seconds = time.perf_counter() - start
-print(json.dumps([seconds, sorted(set(sys.modules) - before)]))
+share = (time.perf_counter() - between) / (between - start)
+print(json.dumps([share, sorted(set(sys.modules) - before)]))
 """
 
 
 @pytest.fixture(scope="module")
 def imported() -> tuple[float, set[str]]:
-    """Seconds that importing the package adds to Starlette's and httpx's, and the modules."""
-    times: list[float] = []
+    """What importing the package adds to the time of Starlette and httpx, and the modules."""
+    shares: list[float] = []
     modules: set[str] = set()
     for _ in range(3):
         run = subprocess.run(
@@ -274,14 +274,14 @@ def imported() -> tuple[float, set[str]]:
             check=False,
         )
         assert run.returncode == 0, run.stderr.decode()
-        seconds, names = json.loads(run.stdout)
-        times.append(seconds)
+        share, names = json.loads(run.stdout)
+        shares.append(share)
         modules = set(names)
-    return min(times), modules
+    return min(shares), modules
 
 
 def test_importing_is_quick(imported: tuple[float, set[str]]) -> None:
-    assert imported[0] < 0.15
+    assert imported[0] < 0.5
 
 
 def test_importing_loads_no_optional_dependency(imported: tuple[float, set[str]]) -> None:
