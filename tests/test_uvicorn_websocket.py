@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
-from collections.abc import Iterator, Sequence
+import socket
+import struct
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -22,6 +25,8 @@ from websockets.protocol import OPEN
 from sticky_asgi import cli
 from sticky_asgi.upstream.frames import FrameReader
 from sticky_asgi.uvicorn_websocket import HIGH_WATER, WebSocketsSansIOProtocol
+from tests import servers
+from tests import websocket_peers as peers
 from tests.loops import turn
 from tests.websocket_peers import handshake
 from tests.websocket_streams import (
@@ -36,6 +41,7 @@ from tests.websocket_streams import (
     streams,
 )
 
+OURS = "sticky_asgi.uvicorn_websocket:WebSocketsSansIOProtocol"
 DEFLATE = [(b"Sec-WebSocket-Extensions", b"permessage-deflate")]
 
 
@@ -277,3 +283,57 @@ def test_run_serves_with_it_if_uvicorn_would_take_its_own(monkeypatch: pytest.Mo
     assert cli._websocket_protocol() is WebSocketsSansIOProtocol
     monkeypatch.setattr(auto, asyncio.Protocol)
     assert cli._websocket_protocol() == "auto"
+
+
+# The end of the server
+
+
+Ending = tuple[int, servers.RawClient, peers.Talker, Callable[[], None]]
+
+
+@contextlib.contextmanager
+def ending(
+    patience: int | None,
+) -> Iterator[tuple[int, servers.RawClient, peers.Talker, Callable[[], None]]]:
+    """A client of a server that is told to end, and what waits for that."""
+    talker = peers.Talker()
+    with servers.serve(talker, ws=OURS, timeout_graceful_shutdown=patience) as server:
+        with servers.RawClient(server.port) as client:
+            client.send(handshake())
+            assert client.read_head().status == 101
+            server.call(setattr, server.server, "should_exit", True)
+            yield server.port, client, talker, server.stop
+
+
+def is_refused(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def echoes(client: servers.RawClient) -> bool:
+    client.send(peers.frame(peers.TEXT, b"hello", mask=True))
+    return peers.read_frame(client) == (peers.TEXT, b"hello")
+
+
+def test_a_websocket_outlives_the_listener_and_the_server_ends_with_it() -> None:
+    with ending(patience=3600) as (port, client, talker, stopped):
+        servers.eventually(lambda: is_refused(port))
+        assert echoes(client)
+        client.send(peers.frame(peers.CLOSE, struct.pack("!H", 1000), mask=True))
+        assert peers.read_frame(client) == (peers.CLOSE, struct.pack("!H", 1000))
+        stopped()
+        assert talker.ended == [(1000, "")]
+
+
+@pytest.mark.parametrize(
+    "patience", [pytest.param(1, id="its time is over"), pytest.param(None, id="no time")]
+)
+def test_a_websocket_is_told_to_come_back_in_the_end(patience: int | None) -> None:
+    with ending(patience) as (_, client, talker, stopped):
+        assert peers.read_frame(client) == (peers.CLOSE, struct.pack("!H", 1012))
+        client.send(peers.frame(peers.CLOSE, struct.pack("!H", 1012), mask=True))
+        stopped()
+        assert [code for code, _ in talker.ended] == [1012]

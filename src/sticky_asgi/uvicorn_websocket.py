@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Bytes that may wait for the application before reading pauses.
 HIGH_WATER = 65536
+#: Seconds that are left, of those in which the server ends, for WebSockets to be closed.
+FAREWELL = 1.0
 #: What a message counts for besides its length: empty ones take memory, too.
 _OVERHEAD = 64
 
@@ -68,7 +70,12 @@ class EventQueue:
 
 
 class WebSocketsSansIOProtocol(_WebSocketsSansIOProtocol):
-    """uvicorn's `--ws websockets-sansio`."""
+    """uvicorn's `--ws websockets-sansio`.
+
+    When the server ends, uvicorn closes WebSockets at once. This one goes on for as long as
+    requests may (`timeout_graceful_shutdown`), but for the last second, and is closed with 1012
+    then.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -76,6 +83,7 @@ class WebSocketsSansIOProtocol(_WebSocketsSansIOProtocol):
         self._frames = FrameReader(is_masked=True, max_message=self.config.ws_max_size)
         #: Bytes that have come since the application has taken all.
         self._waiting = 0
+        self._end: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
         """Take the usual messages, and leave the rest to uvicorn."""
@@ -103,6 +111,20 @@ class WebSocketsSansIOProtocol(_WebSocketsSansIOProtocol):
             # Until the application has taken all: see uvicorn's `receive`.
             self.read_paused = True
             self.transport.pause_reading()
+
+    def shutdown(self) -> None:
+        """The server ends: let what is going on go on until its time is nearly over."""
+        patience = self.config.timeout_graceful_shutdown
+        if not patience:
+            super().shutdown()
+        elif self._end is None:
+            self._end = self.loop.call_later(max(0, patience - FAREWELL), super().shutdown)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing more comes."""
+        if self._end is not None:
+            self._end.cancel()
+        super().connection_lost(exc)
 
     async def send(self, message: ASGISendEvent) -> None:
         """Write the usual message, and leave the rest to uvicorn."""
