@@ -283,7 +283,7 @@ def test_a_listener_that_raises_disturbs_nobody(caplog: pytest.LogCaptureFixture
 def test_without_listeners_nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[object] = []
     for name in ("RequestFinished", "RequestRetried", "RequestQueued"):
-        monkeypatch.setattr(f"sticky_asgi.gateway.{name}", lambda **values: built.append(values))
+        monkeypatch.setattr(f"sticky_asgi.call.{name}", lambda **values: built.append(values))
     with refusing_port() as port, RawBackend(OK) as backend:
         pool = Pool("shop", [f"http://127.0.0.1:{port}", backend.url])
         with serve(Gateway({"/": pool})) as server:

@@ -35,7 +35,7 @@ LAYERS = (
         "websocket_options",
     ),
     ("balancers", "affinity", "health", "retries", "events"),
-    ("pool", "groups"),
+    ("groups", "lease", "pool", "waiting_queue"),
     ("upstream", "error_response", "lifespan", "routes"),
     (
         "client_body",
@@ -47,7 +47,7 @@ LAYERS = (
         "inbound",
         "runtime",
     ),
-    ("gateway",),
+    ("call", "gateway"),
     ("middleware", "admin", "contrib"),
     (
         "config",

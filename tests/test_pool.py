@@ -30,11 +30,13 @@ from sticky_asgi.exceptions import (
     QueueFull,
     QueueTimeout,
 )
+from sticky_asgi.lease import Lease
 from sticky_asgi.limits import Limits
-from sticky_asgi.pool import Lease, Pool, Waiter
+from sticky_asgi.pool import Pool
 from sticky_asgi.request import RequestInfo
 from sticky_asgi.retries import Retry
 from sticky_asgi.timeouts import Timeouts
+from sticky_asgi.waiting_queue import Waiter
 from sticky_asgi.websocket_options import WebSocketOptions
 
 from .contracts import check_balancer

@@ -58,9 +58,10 @@ from .exceptions import (
 from .gateway import Gateway
 from .hash_keys import HashKey, client_key, cookie_key, header_key, path_key, query_key
 from .health import Ejection, HealthCheck
+from .lease import Lease
 from .limits import Limits
 from .middleware import GatewayMiddleware
-from .pool import Lease, Pool
+from .pool import Pool
 from .request import RequestInfo
 from .retries import Retry
 from .routes import Route

@@ -1,7 +1,7 @@
 """The client's side of one exchange: its request body, its leaving, and what it has been sent.
 
 An exchange can be carried to one backend, and neither chooses that nor repeats anything:
-`gateway.py` does. `forward_http.py` and `forward_websocket.py` say how it is carried.
+`call.py` does. `forward_http.py` and `forward_websocket.py` say how it is carried.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One WebSocket between a client and a backend: its handshake, then messages both ways.
 
 The backend is asked first; then the client is accepted with what the backend chose, or refused as
-the backend did. What happens when that fails is up to `gateway.py`.
+the backend did. What happens when that fails is up to `call.py`.
 """
 
 from __future__ import annotations

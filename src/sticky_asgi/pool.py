@@ -1,7 +1,7 @@
 """A pool: which backend takes a request, and how many each of them has.
 
 Everything here is synchronous: between choosing a backend and counting its request there is no
-`await`, hence no race. The pool decides; `gateway.py` waits and acts.
+`await`, hence no race. The pool decides; `call.py` waits and acts.
 
 Candidates only narrow: in the snapshot → not tried in this request → intent → health → capacity.
 A balancer chooses among what is left and never checks health again.
@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
-from types import TracebackType
 from typing import Any, Literal, Protocol
 from weakref import WeakSet
 
@@ -27,89 +26,23 @@ from .exceptions import (
     BackendsBusy,
     NoBackendAvailable,
     QueueFull,
-    QueueTimeout,
     UnwantedStatus,
     UpstreamError,
 )
 from .groups import groups_of
 from .health import CheckResult, Ejection, HealthCheck, HealthKeeper, Schedule, drain_wish
+from .lease import Lease
 from .limits import Limits
 from .request import RawHeader, RawHeaders, RequestInfo
 from .retries import Retry, RetryBudget
 from .timeouts import Timeouts
 from .tls import TLS
+from .waiting_queue import Waiter, WaitingQueue
 from .websocket_options import WebSocketOptions
 
 logger = logging.getLogger("sticky_asgi")
 
 _NOTHING_TRIED: frozenset[str] = frozenset()
-
-
-class Lease:
-    """One request's claim on a backend: counted while it is held, given back exactly once."""
-
-    __slots__ = ("_pool", "state")
-
-    def __init__(self, pool: Pool, state: BackendState) -> None:
-        self._pool: Pool | None = pool
-        self.state = state
-        state.in_flight += 1
-        state.requests += 1
-        pool.in_flight += 1
-
-    def release(self) -> None:
-        """Give the claim back. Again: no effect."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            state = self.state
-            state.finish_request()
-            pool.in_flight -= 1
-            pool._released(state)
-
-    def __enter__(self) -> BackendState:
-        return self.state
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.release()
-
-
-class Waiter:
-    """A request in a pool's queue. `wake` is called once, when `lease` or `error` is set."""
-
-    __slots__ = ("error", "exclude", "lease", "request", "resolution", "wake")
-
-    def __init__(
-        self,
-        request: RequestInfo,
-        resolution: Resolution | None,
-        exclude: Collection[str],
-        wake: Callable[[], object],
-    ) -> None:
-        self.request = request
-        self.resolution = resolution
-        self.exclude = exclude
-        self.wake = wake
-        self.lease: Lease | None = None
-        self.error: Exception | None = None
-
-    @property
-    def takes_anybody(self) -> bool:
-        """Whether it waits for no backend in particular, and has tried none."""
-        resolution = self.resolution
-        return not self.exclude and (
-            resolution is None or resolution.status is not AffinityStatus.KEPT
-        )
-
-    def outcome(self) -> Lease:
-        """What the wait has come to. Raises the error, if that is what it is."""
-        if self.lease is None:
-            raise self.error or QueueTimeout("still waiting")
-        return self.lease
 
 
 class PoolObserver(Protocol):
@@ -233,7 +166,7 @@ class Pool:
         self.observers: WeakSet[PoolObserver] = WeakSet()
         self._states: dict[str, BackendState] = {}
         self._departed: dict[str, BackendState] = {}
-        self._queue: deque[Waiter] = deque()
+        self._queue = WaitingQueue(self._lease_for)
         self._backends: tuple[Backend, ...] = ()
         self._groups: tuple[tuple[BackendState, ...], ...] | None = None
         self._panics = False
@@ -524,7 +457,7 @@ class Pool:
         """Who can be used has changed."""
         self._groups = None
         if self._queue:
-            self._serve_queue()
+            self._queue.serve()
 
     def _form_groups(self) -> tuple[tuple[BackendState, ...], ...]:
         """Put down who may be chosen, until something changes."""
@@ -665,7 +598,7 @@ class Pool:
     def _released(self, state: BackendState) -> None:
         """A request has ended on a backend."""
         if self._queue:
-            self._serve_queue()
+            self._queue.serve()
         if self._departed and not state.in_flight:
             self._departed.pop(state.id, None)
 
@@ -694,36 +627,15 @@ class Pool:
         """
         if len(self._queue) >= self.limits.queue:
             raise QueueFull(f"{len(self._queue)} requests wait for pool {self.name!r} already")
-        waiter = Waiter(request, resolution, exclude, wake)
-        self._queue.append(waiter)
-        return waiter
+        return self._queue.join(request, resolution, exclude, wake)
 
     def forget(self, waiter: Waiter) -> None:
         """Take a request out of the queue; if it has got a lease meanwhile, give that back."""
-        if waiter.lease is not None:
-            waiter.lease.release()
-        elif waiter.error is None:
-            self._queue.remove(waiter)
+        self._queue.leave(waiter)
 
-    def _serve_queue(self) -> None:
-        nobody_is_free = False
-        for waiter in tuple(self._queue):
-            if nobody_is_free and waiter.takes_anybody:
-                continue
-            try:
-                state = self.pick(
-                    waiter.request, resolution=waiter.resolution, exclude=waiter.exclude
-                )
-            except BackendsBusy:
-                nobody_is_free = nobody_is_free or waiter.takes_anybody
-                continue
-            except Exception as exc:
-                # A user's policy that fails is for its own request to report.
-                waiter.error = exc
-            else:
-                waiter.lease = Lease(self, state)
-            self._queue.remove(waiter)
-            waiter.wake()
+    def _lease_for(self, waiter: Waiter) -> Lease:
+        state = self.pick(waiter.request, resolution=waiter.resolution, exclude=waiter.exclude)
+        return Lease(self, state)
 
     def __repr__(self) -> str:
         counts = Counter(

@@ -1,6 +1,6 @@
 """Who of a pool can be used: what checks, failed requests and time make of a backend's health.
 
-Nothing here waits or sends: `probes.py` makes the checks, `gateway.py` sees requests fail, and the
+Nothing here waits or sends: `probes.py` makes the checks, `call.py` sees requests fail, and the
 pool puts in force what is decided here.
 """
 

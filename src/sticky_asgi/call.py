@@ -1,0 +1,387 @@
+"""One request on its way through the gateway: the one retry loop, and what may be repeated.
+
+Whatever fails on the way comes back here, and only here is decided whether there is another
+attempt. Which backend comes next is the pool's affair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+
+from starlette.types import Scope
+
+from .affinity import AffinityStatus, Resolution
+from .backend import BackendState
+from .events import Listeners, RequestFinished, RequestQueued, RequestRetried, tell
+from .exceptions import (
+    BackendsBusy,
+    ConnectError,
+    ConnectTimeout,
+    GatewayError,
+    NoBackendAvailable,
+    QueueFull,
+    QueueTimeout,
+    ResponseTimeout,
+    StaleConnection,
+    UnwantedStatus,
+    UpstreamError,
+)
+from .exchange import Exchange
+from .headers import is_cacheable
+from .inbound import HeadReader, InboundRequest
+from .lease import Lease
+from .pool import Pool
+from .request import RawHeader, RequestInfo
+from .routes import Route
+from .target import raw_path_of
+from .upstream import (
+    Clients,
+    UpstreamClient,
+    UpstreamRequest,
+    UpstreamResponse,
+    UpstreamWebSocket,
+)
+
+logger = logging.getLogger("sticky_asgi")
+
+_NOBODY_LEFT = "every backend was tried, and failed"
+
+
+class Call:
+    """One request, or WebSocket: how far it has come, and what it has met.
+
+    Args:
+        pool: Whose backends are asked.
+        scope: The client's.
+        exchange: Carries it.
+        reader: Reads its header section.
+        listeners: Told of retries and waits.
+    """
+
+    __slots__ = (
+        "attempt_began",
+        "attempts",
+        "began",
+        "exchange",
+        "first_byte",
+        "has_asked_all",
+        "inbound",
+        "is_repeating",
+        "listeners",
+        "patience",
+        "pool",
+        "reader",
+        "resolution",
+        "scope",
+        "state",
+        "tried",
+    )
+
+    def __init__(
+        self,
+        pool: Pool,
+        scope: Scope,
+        exchange: Exchange,
+        reader: HeadReader,
+        listeners: Listeners,
+    ) -> None:
+        self.pool = pool
+        self.scope = scope
+        self.exchange = exchange
+        self.reader = reader
+        self.listeners = listeners
+        self.began = self.attempt_began = time.perf_counter()
+        self.first_byte: float | None = None
+        self.attempts = 0
+        self.tried: Collection[str] = ()
+        self.state: BackendState | None = None
+        self.inbound: InboundRequest | None = None
+        self.resolution: Resolution | None = None
+        self.is_repeating = False
+        self.has_asked_all = False
+        self.patience: asyncio.Timeout | None = None
+
+    @property
+    def path(self) -> str:
+        """The raw request path."""
+        return raw_path_of(self.scope).decode("latin-1")
+
+    async def run(self, route: Route, clients: Clients) -> None:
+        """Serve the request. Raises GatewayError if that fails."""
+        pool, exchange = self.pool, self.exchange
+        self.inbound = inbound = InboundRequest(self.scope, route, self.reader)
+        if inbound.may_have_body:
+            exchange.body = await inbound.open_body(exchange.receive)
+        self.resolution = resolution = pool.resolve(inbound)
+        try:
+            with exchange:
+                if exchange.body is not None:
+                    await exchange.take_first_piece()
+                await self._try_backends(clients, inbound, resolution)
+        finally:
+            self._end_repeat()
+
+    async def _try_backends(
+        self, clients: Clients, inbound: InboundRequest, resolution: Resolution
+    ) -> None:
+        """The one retry loop."""
+        failure: UpstreamError | None = None
+        while True:
+            try:
+                lease = self._pick(inbound, resolution)
+            except BackendsBusy:
+                lease = await self._wait_for_turn(inbound, resolution, failure)
+            except NoBackendAvailable as exc:
+                if failure is None or not self._may_ask_again(failure, resolution):
+                    raise _verdict(failure, exc) from failure
+                await asyncio.sleep(self.pool.retry.pause(self.attempts))
+                continue
+            with lease as state:
+                self.state = state
+                self.attempts += 1
+                self.attempt_began = time.perf_counter()
+                self.exchange.state = state
+                try:
+                    request = inbound.for_backend(
+                        state.backend, self.exchange.body, resolution.status
+                    )
+                    client = clients.get(self.pool, state.backend)
+                    if self.pool.retry.attempt_timeout is None:
+                        return await self.exchange.forward(client, request, self)
+                    return await self._forward_in_time(client, request)
+                except UpstreamError as exc:
+                    if not self._goes_on(exc, state):
+                        if self.has_asked_all:
+                            raise _verdict(exc, NoBackendAvailable(_NOBODY_LEFT)) from exc
+                        raise
+                    logger.info("%r: %s; trying again", inbound, exc)
+                    self._tell_of_retry(exc, state)
+                    forget_frames(exc)
+                    failure = exc
+
+    def _tell_of_retry(self, exc: UpstreamError, state: BackendState) -> None:
+        hooks = self.listeners.of_events
+        if hooks:
+            event = RequestRetried(
+                pool=self.pool.name,
+                backend=state.id,
+                method=self.scope["method"],
+                path=self.path,
+                attempt=self.attempts,
+                error=exc,
+            )
+            tell(hooks, event)
+
+    def _tell_of_wait(self, seconds: float, error: BaseException | None) -> None:
+        hooks = self.listeners.of_events
+        if hooks:
+            event = RequestQueued(
+                pool=self.pool.name,
+                method=self.scope["method"],
+                path=self.path,
+                waited=seconds,
+                error=error,
+            )
+            tell(hooks, event)
+
+    async def _forward_in_time(self, client: UpstreamClient, request: UpstreamRequest) -> None:
+        """As the exchange does, but a try that can be repeated has less time."""
+        retry = self.pool.retry
+        is_short = retry.may_time_out(
+            method=self.scope["method"],
+            attempt=self.attempts,
+            replayable=self.exchange.is_replayable,
+        )
+        seconds = retry.attempt_timeout if is_short else None
+        try:
+            async with asyncio.timeout(seconds) as self.patience:
+                await self.exchange.forward(client, request, self)
+        except TimeoutError:
+            raise ResponseTimeout(f"no answer within the {seconds:g} seconds of a try") from None
+
+    def _may_ask_again(self, failure: UpstreamError, resolution: Resolution) -> bool:
+        """Whether those who have failed are to get the request once more, for want of others."""
+        if not self.tried or not self.pool.retry.allows_same_backend(failure):
+            return False
+        if resolution.status is AffinityStatus.MOVED and resolution.backend_id in self.tried:
+            resolution.status = AffinityStatus.KEPT
+        self.tried = ()
+        self.has_asked_all = True
+        return True
+
+    def _goes_on(self, exc: UpstreamError, state: BackendState) -> bool:
+        """Whether there is to be another attempt after one that has failed."""
+        self.tried = {*self.tried, state.id}
+        if exc.side == "backend":
+            self.pool.observe_failure(state, exc)
+        latest = self.pool.retry.total_timeout
+        if latest is not None and time.perf_counter() - self.began >= latest:
+            return False
+        return self._allows(exc, attempt=self.attempts) and self._claims_repeat()
+
+    def _allows(self, exc: UpstreamError, *, attempt: int) -> bool:
+        return self.pool.retry.allows(
+            exc,
+            method=self.scope["method"],
+            attempt=attempt,
+            replayable=self.exchange.is_replayable,
+            response_started=self.exchange.response_started,
+        )
+
+    def _claims_repeat(self) -> bool:
+        """Whether the pool's budget has room; claimed once and held until a backend answers."""
+        self.is_repeating = self.is_repeating or self.pool.retry_budget.start(self.pool.in_flight)
+        return self.is_repeating
+
+    def _end_repeat(self) -> None:
+        if self.is_repeating:
+            self.is_repeating = False
+            self.pool.retry_budget.finish()
+
+    def _pick(self, request: RequestInfo, resolution: Resolution) -> Lease:
+        pool = self.pool
+        return pool.lease(pool.pick(request, resolution=resolution, exclude=self.tried))
+
+    async def _wait_for_turn(
+        self, request: RequestInfo, resolution: Resolution, failure: UpstreamError | None
+    ) -> Lease:
+        """A backend that is busy now; for a visitor whose own stays busy, another one."""
+        try:
+            try:
+                return await self._wait_and_tell(request, resolution)
+            except (QueueFull, QueueTimeout):
+                if resolution.status is not AffinityStatus.KEPT:
+                    raise
+                resolution.status = AffinityStatus.MOVED
+                with suppress(BackendsBusy):
+                    return self._pick(request, resolution)
+                raise
+        except NoBackendAvailable as exc:
+            raise _verdict(failure, exc) from failure
+
+    async def _wait_and_tell(self, request: RequestInfo, resolution: Resolution) -> Lease:
+        began = time.perf_counter()
+        error: BaseException | None = None
+        try:
+            return await self._wait_in_queue(request, resolution)
+        except BaseException as exc:
+            error = exc
+            raise
+        finally:
+            self._tell_of_wait(time.perf_counter() - began, error)
+            error = None
+
+    async def _wait_in_queue(self, request: RequestInfo, resolution: Resolution) -> Lease:
+        pool, loop = self.pool, asyncio.get_running_loop()
+        served = asyncio.Event()
+        waiter = pool.enqueue(
+            request,
+            # Whoever makes room may run in another thread's loop.
+            lambda: loop.call_soon_threadsafe(served.set),
+            resolution=resolution,
+            exclude=self.tried,
+        )
+        try:
+            async with asyncio.timeout(pool.limits.queue_timeout):
+                await served.wait()
+        except TimeoutError:
+            pool.forget(waiter)
+            raise QueueTimeout(f"no backend of pool {pool.name!r} became free in time") from None
+        except BaseException:
+            pool.forget(waiter)
+            raise
+        return waiter.outcome()
+
+    def may_reopen(self, error: StaleConnection) -> bool:
+        """Whether a request that met a stale connection may be sent on a new one."""
+        # It is no retry in the sense of `Retry.attempts`.
+        return self._allows(error, attempt=0)
+
+    def answered(self, response: UpstreamResponse | UpstreamWebSocket) -> Sequence[RawHeader]:
+        """A backend has answered: take note, and say to the visitor which one it was."""
+        pool, state, resolution = self.pool, self.state, self.resolution
+        assert state is not None, "who answers has been asked"
+        assert resolution is not None
+        status = response.status
+        now = time.perf_counter()
+        self.first_byte = now - self.began
+        state.observe_latency(now - self.attempt_began)
+        if self.patience is not None:
+            self.patience.reschedule(None)
+        if state.faults or status in pool.noted_statuses:
+            pool.observe_answer(state, status)
+            if status in pool.retry.on_status and self._turns_down(status, state, resolution):
+                raise UnwantedStatus(status)
+        if pool.drain_header:
+            pool.observe_headers(state, response.headers)
+        self._end_repeat()
+        issued = pool.issue(resolution, state.backend)
+        if (
+            issued
+            and pool.makes_private
+            and is_cacheable(self.scope["method"], status, response.headers)
+        ):
+            return [(b"cache-control", b"private"), *issued]
+        return issued
+
+    def _turns_down(self, status: int, state: BackendState, resolution: Resolution) -> bool:
+        """Whether another backend is to be asked instead of passing this answer on."""
+        return (
+            self.pool.retry.allows_status(
+                status,
+                method=self.scope["method"],
+                attempt=self.attempts,
+                replayable=self.exchange.is_replayable,
+                response_started=False,
+            )
+            and self.pool.has_another(resolution, {*self.tried, state.id})
+            and self._claims_repeat()
+        )
+
+    def finished(self, error: GatewayError | None) -> RequestFinished:
+        """The event that tells how it went."""
+        status = self.exchange.status
+        if status is None:
+            # Without an error it was a bug, or the server's shutdown: the server answers 500.
+            status = 500 if error is None else error.status_code
+        client = self.scope.get("client")
+        return RequestFinished(
+            method=self.scope["method"],
+            path=self.path,
+            client=self.inbound.client if self.inbound else client[0] if client else None,
+            pool=self.pool.name,
+            backend=None if self.state is None else self.state.id,
+            affinity=None if self.resolution is None else self.resolution.status,
+            attempts=self.attempts,
+            status=status,
+            error=error,
+            duration=time.perf_counter() - self.began,
+            time_to_first_byte=self.first_byte,
+            close_code=self.exchange.close_code,
+        )
+
+
+def _verdict(failure: UpstreamError | None, exc: NoBackendAvailable) -> GatewayError:
+    """What a client is told when nobody is left to try."""
+    if failure is None or (
+        isinstance(failure, ConnectError) and not isinstance(failure, ConnectTimeout)
+    ):
+        return exc
+    return failure
+
+
+def forget_frames(error: BaseException) -> None:
+    """Let go of where an error that has been dealt with came from.
+
+    Its traceback holds frames, these hold the exchange with its body, and that the error: a circle
+    that would last until the garbage collector comes by.
+    """
+    error.__traceback__ = None
+    for earlier in (error.__cause__, error.__context__):
+        # Errors that are raised in other tasks than they come from may be each other's context.
+        if earlier is not None and earlier.__traceback__ is not None:
+            forget_frames(earlier)
