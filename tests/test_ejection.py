@@ -144,6 +144,20 @@ def test_answers_take_nobody_out(handler: Handler, options: dict[str, Any]) -> N
         assert front.pool[first].faults == 0
 
 
+def test_failures_with_answers_between_them_take_nobody_out() -> None:
+    turns = iter("+-" * 8)
+
+    def handler(connection: Connection) -> None:
+        connection.read_request()
+        if next(turns) == "+":
+            connection.send(response(200, b"fine", [(b"Connection", b"close")]))
+
+    with serving(handler, OK, retry=None) as (front, [first, _]):
+        statuses = Counter(front.request().status for _ in range(12))
+        assert statuses == {200: 6, 502: 6}
+        assert front.pool[first].health is UNKNOWN
+
+
 def test_clients_who_leave_take_nobody_out(lane: Lane) -> None:
     with serving(stalls, OK, lane=lane) as (front, [first, _]):
         for number in range(4):

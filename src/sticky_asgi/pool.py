@@ -30,7 +30,15 @@ from .exceptions import (
     UpstreamError,
 )
 from .groups import groups_of
-from .health import CheckResult, Ejection, HealthCheck, HealthKeeper, Schedule, drain_wish
+from .health import (
+    NOT_CHECKED,
+    CheckResult,
+    Ejection,
+    HealthCheck,
+    HealthKeeper,
+    Schedule,
+    drain_wish,
+)
 from .lease import Lease
 from .limits import Limits
 from .request import RawHeader, RawHeaders, RequestInfo
@@ -93,6 +101,50 @@ class Pool:
             `slow_start` that is no time.
         TypeError: An argument that is not what it should be.
     """
+
+    # CPython shares the keys of no more than 30 attributes between objects: beyond that each would
+    # be looked up in a dictionary, many times a request.
+    __slots__ = (
+        "__weakref__",
+        "_backends",
+        "_clock",
+        "_departed",
+        "_fault_statuses",
+        "_groups",
+        "_has_limits",
+        "_keeper",
+        "_on_lost",
+        "_panics",
+        "_queue",
+        "_states",
+        "_strip",
+        "affinity",
+        "announces",
+        "balancer",
+        "clock",
+        "drain_header",
+        "ejection",
+        "followers",
+        "health_check",
+        "host",
+        "in_flight",
+        "limits",
+        "makes_private",
+        "name",
+        "noted_statuses",
+        "observers",
+        "panic",
+        "policies_version",
+        "retry",
+        "retry_budget",
+        "schedule",
+        "slow_start",
+        "timeouts",
+        "tls",
+        "transport",
+        "version",
+        "websocket",
+    )
 
     def __init__(
         self,
@@ -443,7 +495,8 @@ class Pool:
         if health is before:
             return
         state.health = health
-        level = logging.WARNING if health is Health.UNHEALTHY else logging.INFO
+        is_bad_news = health is Health.UNHEALTHY and reason != NOT_CHECKED
+        level = logging.WARNING if is_bad_news else logging.INFO
         logger.log(level, "pool %s: backend %s is %s, was %s (%s)",
                    self.name, state.id, health.value, before.value, reason)  # fmt: skip
         self._changed()

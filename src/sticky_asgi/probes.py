@@ -113,7 +113,7 @@ class Prober:
         try:
             result = await self._result(backend, check)
             # Another address under the same id is another matter.
-            if state.backend is backend and self.pool.health_check is check:
+            if state.backend is backend and self.pool.health_check == check:
                 self.pool.observe_check(state, result)
         finally:
             self.pool.schedule.done(state, began, check)

@@ -10,7 +10,8 @@ from __future__ import annotations
 class VirtualClock:
     """A wall clock that stands still until it is told to move.
 
-    Give it to `SignedCookie(..., clock=clock)` to see sessions expire without waiting.
+    Give it to `SignedCookie(..., clock=clock)` to see sessions expire without waiting, or to
+    `Pool(..., clock=clock)` to see ejected backends come back.
 
     Args:
         now: Seconds since the epoch that it shows at first. Default 1700000000, a day in

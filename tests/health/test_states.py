@@ -138,11 +138,14 @@ def test_unknown_after_a_first_check(result: CheckResult, after: Health) -> None
     assert check(made, result) is after
 
 
-def test_initially_unhealthy_until_the_first_check_has_passed() -> None:
+def test_initially_unhealthy_until_the_first_check_has_passed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     made, _ = pool(health_check=HealthCheck(initial="unhealthy", rise=5))
     assert made["a"].health is UNKNOWN, "nobody checks yet: nobody would ever be healthy"
     made.begin_checks()
     assert {state.health for state in made.states} == {UNHEALTHY}
+    assert not caplog.records, "nothing has happened that an operator must know"
     made.add(backend("c"))
     assert made["c"].health is UNHEALTHY
     assert check(made, PASS) is HEALTHY
@@ -377,6 +380,15 @@ def test_active_checks_decide_the_return() -> None:
     assert made["a"].health is UNHEALTHY, "on probation"
 
 
+def test_active_checks_decide_also_while_others_get_more_weight() -> None:
+    made, clock = pool("abcd", checked=True, ejection=Ejection(duration=1))
+    fail(made, "a", times=5)
+    check(made, FAIL, PASS, PASS, id="b")
+    clock.advance(5)
+    assert [state.health for state in made.states[:2]] == [UNHEALTHY, HEALTHY]
+    assert made["b"].weight == 0.5
+
+
 def test_without_checks_an_ejection_ends_with_its_time() -> None:
     """As in a gateway that has no lifespan, and makes no checks."""
     made, clock = pool(health_check=HealthCheck())
@@ -530,8 +542,7 @@ def test_events_in_between_do_not_put_off_the_next_step() -> None:
     check(made, FAIL, PASS, PASS)
     for number in range(120):
         clock.advance(0.1)
-        check(made, PASS if number % 2 else FAIL, id="b")
-        fail(made, "c")
+        made.set_health("b", HEALTHY if number % 2 else UNKNOWN)
         made.pick(REQUEST)
     assert made["a"].weight == 1
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from .check import CheckResult, HealthCheck
 from .drain_wish import drain_wish
 from .ejection import Ejection
-from .keeper import HealthKeeper
+from .keeper import NOT_CHECKED, HealthKeeper
 from .schedule import Schedule
 
 __all__ = [
+    "NOT_CHECKED",
     "CheckResult",
     "Ejection",
     "HealthCheck",

@@ -18,6 +18,10 @@ from .tracker import Tracker
 Cause: TypeAlias = Literal["check", "ejection"]
 
 
+#: Why a backend is unhealthy that waits for its first check.
+NOT_CHECKED = "not checked yet"
+
+
 class _Record:
     """What is remembered of one backend."""
 
@@ -62,6 +66,7 @@ class HealthKeeper:
         self._clock = clock
         self._checkers = 0
         self._states: dict[BackendState, None] = {}
+        self._unhealthy: set[BackendState] = set()
         self._records: dict[BackendState, _Record] = {}
         #: Until when, and since when.
         self._ejected: dict[BackendState, float] = {}
@@ -95,6 +100,7 @@ class HealthKeeper:
                 del self._records[state]
                 self._ejected.pop(state, None)
                 self._end_slow_start(state)
+        self._unhealthy = {state for state in self._states if state.health is Health.UNHEALTHY}
         self._await_first_checks()
         self._plan()
 
@@ -114,7 +120,7 @@ class HealthKeeper:
         if self._checkers and self.check is not None and self.check.initial == "unhealthy":
             for state in self._states:
                 if state.health is Health.UNKNOWN and self._record(state).tracker.is_new:
-                    self._turn(state, Health.UNHEALTHY, "not checked yet", "check")
+                    self._turn(state, Health.UNHEALTHY, NOT_CHECKED, "check")
 
     def _void(self, cause: Cause, reason: str) -> None:
         for state, record in [*self._records.items()]:
@@ -151,8 +157,7 @@ class HealthKeeper:
         verdict = record.faults.observe(state, rules, now)
         if verdict is None or state.health is Health.UNHEALTHY:
             return
-        unhealthy = sum(other.health is Health.UNHEALTHY for other in self._states)
-        if not rules.has_room(unhealthy, len(self._states)):
+        if not rules.has_room(len(self._unhealthy), len(self._states)):
             return
         duration = record.faults.eject(rules, now)
         how_long = "until checks pass" if self.is_checked else f"for {duration:g} seconds"
@@ -231,7 +236,10 @@ class HealthKeeper:
     def _turn(self, state: BackendState, health: Health, reason: str, cause: Cause | None) -> None:
         self._record(state).cause = cause
         if health is Health.UNHEALTHY:
+            self._unhealthy.add(state)
             self._end_slow_start(state)
+        else:
+            self._unhealthy.discard(state)
         self._turn_in_pool(state, health, reason)
 
     def _end_slow_start(self, state: BackendState) -> None:
