@@ -722,6 +722,24 @@ def test_a_pool_can_be_checked_again_in_another_loop() -> None:
         pool.set_health("a", UNKNOWN)
 
 
+def test_a_bug_does_not_pass_in_silence(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken(Pool):
+        def _health_changed(self, *change: object) -> None:
+            raise RuntimeError("the hook is broken")
+
+    app = Replica()
+    pool = Broken("shop", [Backend(app=app, id="a")], health_check=check())
+
+    async def main() -> None:
+        async with Gateway({"/": pool}):
+            await until(lambda: len(app.scopes) > 2, "checks go on")
+
+    run(main)
+    assert "by a fault of the gateway's own" in caplog.text
+
+
 def test_repr() -> None:
     async def main() -> None:
         prober = Prober(Pool("shop", [], clock=VirtualClock()), Clients())

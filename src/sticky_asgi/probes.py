@@ -53,6 +53,7 @@ class Prober:
         self._sleeps_until = math.inf
         pool.followers.add(self._wake_up)
         self._task = self._loop.create_task(self._run())
+        self._task.add_done_callback(_report)
 
     def _wake_up(self) -> None:
         # The pool may be changed in another thread's loop, and this one may just have ended.
@@ -105,8 +106,7 @@ class Prober:
         due = self.pool.schedule.next_due
         if due is not None and due < self._sleeps_until:
             self._wake.set()
-        if not task.cancelled() and (exc := task.exception()) is not None:
-            logger.error("a health check could not be counted", exc_info=exc)
+        _report(task)
 
     async def _make(self, state: BackendState, check: HealthCheck) -> None:
         backend, began = state.backend, self.pool.clock()
@@ -178,6 +178,12 @@ class Prober:
 
     def __repr__(self) -> str:
         return f"<Prober of {self.pool.name} [{len(self._running)} under way]>"
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    """A bug must not end checks in silence."""
+    if not task.cancelled() and (exc := task.exception()) is not None:
+        logger.error("a health check failed by a fault of the gateway's own", exc_info=exc)
 
 
 async def ask(client: UpstreamClient, check: HealthCheck, request: UpstreamRequest) -> CheckResult:
