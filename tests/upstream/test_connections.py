@@ -1460,3 +1460,19 @@ def test_what_a_connection_says_of_itself(run: Run) -> None:
             assert repr(connection) == f"<Http1Connection {name} closed, 3 exchanges>"
 
     run(main)
+
+
+def test_the_system_notices_a_host_that_has_gone(run: Run) -> None:
+    async def main() -> None:
+        with RawBackend(responding(OK)) as backend:
+            client = Http1Client(Backend(backend.url))
+            response = await client.send(UpstreamRequest("GET", b"/", []))
+            (connection,) = client._connections
+            assert connection._transport is not None
+            sock = connection._transport.get_extra_info("socket")
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 15
+            await response.aclose()
+            await client.aclose()
+
+    run(main)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from functools import partial
 from typing import TYPE_CHECKING
@@ -23,6 +24,20 @@ if TYPE_CHECKING:
 
 _DEFAULT_TLS = TLS()
 _CLOSE = (b"connection", b"close")
+
+
+#: Seconds of silence until the system asks a backend's host for a sign of life, seconds between
+#: two such questions, and how many may stay unanswered: what Go's dialer, hence Traefik, asks for.
+_KEEP_ALIVE = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 9))
+
+
+def _notice_silence(sock: socket.socket) -> None:
+    """Have the system notice that a host has gone: a stream may be silent for ever otherwise."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEP_ALIVE:
+        # Not every system has them all.
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 class _Once:
@@ -185,13 +200,14 @@ class Http1Client:
     async def _connect_tcp(self, owner: Owner) -> Http1Connection:
         backend = self.backend
         is_tls = backend.scheme == "https"
-        _, connection = await asyncio.get_running_loop().create_connection(
+        transport, connection = await asyncio.get_running_loop().create_connection(
             partial(self._new_connection, owner),
             backend.host,
             backend.port,
             ssl=self._ssl_context() if is_tls else None,
             server_hostname=(self._tls.server_name or backend.host) if is_tls else None,
         )
+        _notice_silence(transport.get_extra_info("socket"))
         return connection
 
     async def _connect_unix(self, path: str, owner: Owner) -> Http1Connection:
