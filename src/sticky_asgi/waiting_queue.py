@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Collection
 
@@ -56,6 +57,10 @@ class WaitingQueue:
     def __init__(self, lease_for: Callable[[Waiter], Lease]) -> None:
         self._lease_for = lease_for
         self._waiters: deque[Waiter] = deque()
+        #: Room may be made in any thread, and while it is given away.
+        self._lock = threading.RLock()
+        self._is_serving = False
+        self._is_due = False
 
     def __len__(self) -> int:
         return len(self._waiters)
@@ -69,18 +74,37 @@ class WaitingQueue:
     ) -> Waiter:
         """Let a request wait."""
         waiter = Waiter(request, resolution, exclude, wake)
-        self._waiters.append(waiter)
+        with self._lock:
+            self._waiters.append(waiter)
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
         """Let it wait no more; if it has got a lease meanwhile, give that back."""
-        if waiter.lease is not None:
-            waiter.lease.release()
-        elif waiter.error is None:
-            self._waiters.remove(waiter)
+        with self._lock:
+            lease = waiter.lease
+            if lease is None and waiter.error is None:
+                self._waiters.remove(waiter)
+        if lease is not None:
+            lease.release()
 
     def serve(self) -> None:
-        """Wake those whose wait is over. A free backend is handed on: no newcomer snatches it."""
+        """Wake those whose wait is over. A free backend is handed on: no newcomer snatches it.
+
+        To look for a backend may bring one back, which calls this again: then it looks once more.
+        """
+        with self._lock:
+            self._is_due = True
+            if self._is_serving:
+                return
+            self._is_serving = True
+            try:
+                while self._is_due:
+                    self._is_due = False
+                    self._serve_once()
+            finally:
+                self._is_serving = False
+
+    def _serve_once(self) -> None:
         nobody_is_free = False
         for waiter in tuple(self._waiters):
             if nobody_is_free and waiter.takes_anybody:
