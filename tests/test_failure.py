@@ -254,6 +254,34 @@ def test_a_try_that_cannot_be_repeated_has_all_the_time() -> None:
             assert client.read_response().body == b"late"
 
 
+def test_no_backend_is_blamed_for_a_client_that_sends_slowly() -> None:
+    retry = Retry(attempt_timeout=0.05)
+    with failing(OK, OK, retry=retry) as (front, backends), RawClient(front.port) as client:
+        client.send(encode_request("PUT", headers=[(b"content-length", b"2")], body=b"") + b"a")
+        backends[0].wait_request()
+        # Another request's try is over, so this one's would be.
+        backends[0].handler = stalls
+        assert front.request().body == b"fine"
+        client.send(b"b")
+        assert client.read_response().body == b"fine"
+        assert front.event(of=2).attempts == 1
+
+
+def test_only_who_has_refused_is_asked_again() -> None:
+    with refusing(1) as urls, failing(closes, *urls) as (front, [backend]):
+        assert front.request().status in (502, 503)
+        assert front.event().attempts == 3
+        assert len(backend.requests) == 1, "who has failed over it may do so again"
+
+
+def test_an_answer_that_comes_too_late_for_a_repeat_is_passed_on() -> None:
+    busy = responding(response(503, b"busy"))
+    retry = Retry(on_status={503}, total_timeout=0.000001)
+    with failing(busy, OK, retry=retry) as (front, _):
+        answer = front.request()
+        assert (answer.status, answer.body) == (503, b"busy")
+
+
 def test_a_body_may_take_longer_than_a_try() -> None:
     gate = threading.Event()
 

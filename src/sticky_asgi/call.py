@@ -75,6 +75,7 @@ class Call:
         "patience",
         "pool",
         "reader",
+        "refused",
         "resolution",
         "scope",
         "state",
@@ -98,6 +99,7 @@ class Call:
         self.first_byte: float | None = None
         self.attempts = 0
         self.tried: Collection[str] = ()
+        self.refused: Collection[str] = ()
         self.state: BackendState | None = None
         self.inbound: InboundRequest | None = None
         self.resolution: Resolution | None = None
@@ -136,11 +138,13 @@ class Call:
             except BackendsBusy:
                 lease = await self._wait_for_turn(inbound, resolution, failure)
             except NoBackendAvailable as exc:
-                if failure is None or not self._may_ask_again(failure, resolution):
-                    raise _verdict(failure, exc) from failure
+                if not self._may_ask_again(resolution):
+                    raise _verdict(failure, exc) from None
                 await asyncio.sleep(self.pool.retry.pause(self.attempts))
                 continue
             with lease as state:
+                if failure is not None and self._is_too_late():
+                    raise failure
                 self.state = state
                 self.attempts += 1
                 self.attempt_began = time.perf_counter()
@@ -156,7 +160,7 @@ class Call:
                 except UpstreamError as exc:
                     if not self._goes_on(exc, state):
                         if self.has_asked_all:
-                            raise _verdict(exc, NoBackendAvailable(_NOBODY_LEFT)) from exc
+                            raise _verdict(exc, NoBackendAvailable(_NOBODY_LEFT)) from None
                         raise
                     logger.info("%r: %s; trying again", inbound, exc)
                     self._tell_of_retry(exc, state)
@@ -190,11 +194,12 @@ class Call:
 
     async def _forward_in_time(self, client: UpstreamClient, request: UpstreamRequest) -> None:
         """As the exchange does, but a try that can be repeated has less time."""
-        retry = self.pool.retry
+        retry, body = self.pool.retry, self.exchange.body
         is_short = retry.may_time_out(
             method=self.scope["method"],
             attempt=self.attempts,
-            replayable=self.exchange.is_replayable,
+            # For a client that is still sending, no backend is to blame.
+            replayable=self.exchange.is_replayable and (body is None or body.is_over),
         )
         seconds = retry.attempt_timeout if is_short else None
         try:
@@ -203,13 +208,14 @@ class Call:
         except TimeoutError:
             raise ResponseTimeout(f"no answer within the {seconds:g} seconds of a try") from None
 
-    def _may_ask_again(self, failure: UpstreamError, resolution: Resolution) -> bool:
-        """Whether those who have failed are to get the request once more, for want of others."""
-        if not self.tried or not self.pool.retry.allows_same_backend(failure):
+    def _may_ask_again(self, resolution: Resolution) -> bool:
+        """Whether those who have refused are to get the request once more, for want of others."""
+        if not self.refused:
             return False
-        if resolution.status is AffinityStatus.MOVED and resolution.backend_id in self.tried:
+        if resolution.status is AffinityStatus.MOVED and resolution.backend_id in self.refused:
             resolution.status = AffinityStatus.KEPT
-        self.tried = ()
+        self.tried = {key for key in self.tried if key not in self.refused}
+        self.refused = ()
         self.has_asked_all = True
         return True
 
@@ -218,10 +224,17 @@ class Call:
         self.tried = {*self.tried, state.id}
         if exc.side == "backend":
             self.pool.observe_failure(state, exc)
+        if self.pool.retry.allows_same_backend(exc):
+            self.refused = {*self.refused, state.id}
+        return (
+            not self._is_too_late()
+            and self._allows(exc, attempt=self.attempts)
+            and self._claims_repeat()
+        )
+
+    def _is_too_late(self) -> bool:
         latest = self.pool.retry.total_timeout
-        if latest is not None and time.perf_counter() - self.began >= latest:
-            return False
-        return self._allows(exc, attempt=self.attempts) and self._claims_repeat()
+        return latest is not None and time.perf_counter() - self.began >= latest
 
     def _allows(self, exc: UpstreamError, *, attempt: int) -> bool:
         return self.pool.retry.allows(
@@ -261,7 +274,7 @@ class Call:
                     return self._pick(request, resolution)
                 raise
         except NoBackendAvailable as exc:
-            raise _verdict(failure, exc) from failure
+            raise _verdict(failure, exc) from None
 
     async def _wait_and_tell(self, request: RequestInfo, resolution: Resolution) -> Lease:
         began = time.perf_counter()
@@ -338,6 +351,7 @@ class Call:
                 replayable=self.exchange.is_replayable,
                 response_started=False,
             )
+            and not self._is_too_late()
             and self.pool.has_another(resolution, {*self.tried, state.id})
             and self._claims_repeat()
         )
@@ -367,9 +381,10 @@ class Call:
 
 def _verdict(failure: UpstreamError | None, exc: NoBackendAvailable) -> GatewayError:
     """What a client is told when nobody is left to try."""
-    if failure is None or (
-        isinstance(failure, ConnectError) and not isinstance(failure, ConnectTimeout)
-    ):
+    if failure is None:
+        return exc
+    if isinstance(failure, ConnectError) and not isinstance(failure, ConnectTimeout):
+        exc.__cause__ = failure
         return exc
     return failure
 

@@ -45,8 +45,8 @@ class Retry:
             that a random share: so those who wait do not come back all at once. Default 0.025,
             Envoy's `base_interval`; None: none is asked twice.
         attempt_timeout: Seconds until the response head for a try that may still be repeated. The
-            last one, and those of which no repeat is allowed, have `Timeouts.response`. Default
-            None: all have.
+            last one, those of which no repeat is allowed, and those whose body is still on its way
+            have `Timeouts.response`. Default None: all have.
         total_timeout: Seconds since the request's arrival after which nothing is repeated. Default
             None: no matter when.
 
