@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -35,12 +36,19 @@ from tests.servers import (
     serve,
 )
 from tests.websocket_peers import (
+    CLOSE,
     DEFAULT,
+    TEXT,
     Events,
     Talker,
+    accepting,
     connect,
     end_of,
+    frame,
+    handshake,
+    read_frame,
     talking,
+    until_closed,
     websockets_before,
 )
 
@@ -229,21 +237,47 @@ def test_a_websocket_that_ends_by_itself_has_its_own_code(ws: str) -> None:
         assert (state.in_flight, state.websockets) == (0, 0)
 
 
+def test_a_client_that_reads_nothing_holds_up_no_drain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sticky_asgi.forward_websocket.FAREWELL_TIME", 0.1)
+    with talking() as (front, talker), RawClient(front.port) as client:
+        client.send(handshake())
+        assert client.read_head().status == 101
+        client.send(frame(TEXT, b"flood 1000000 100", mask=True))
+        state = front.pool.states[0]
+        eventually(lambda: talker.sent > 1)
+        front.pool.drain(state.id, deadline=0)
+        eventually(lambda: (state.in_flight, state.websockets) == (0, 0))
+
+
+def test_a_handshake_that_a_drain_meets_ends_when_it_is_over(ws: str) -> None:
+    gate = threading.Event()
+
+    def late(connection: Connection) -> None:
+        request = connection.read_head()
+        connection.wait(gate)
+        connection.send(accepting(request))
+        assert until_closed(connection) == (1001, b"")
+
+    with RawBackend(late) as backend, websockets_before([backend.url], ws=ws) as front:
+        with RawClient(front.port) as client:
+            client.send(handshake())
+            backend.wait_request()
+            state = front.pool.states[0]
+            front.pool.drain(state.id, deadline=0)
+            eventually(lambda: state.intent is Intent.DOWN)
+            gate.set()
+            assert client.read_head().status == 101
+            assert read_frame(client) == (CLOSE, struct.pack("!H", 1012))
+        eventually(lambda: state.in_flight == 0)
+
+
 def test_a_refused_handshake_counts_as_no_websocket(ws: str) -> None:
     with talking(ws=ws) as (front, _), RawClient(front.port) as client:
-        client.send(encode_request("GET", b"/refuse", WEBSOCKET))
+        client.send(handshake(b"/refuse"))
         assert client.read_head().status == 401
         event = front.events.next()
         assert event.status == 401
         assert front.pool.states[0].websockets == 0
-
-
-WEBSOCKET = [
-    (b"Connection", b"Upgrade"),
-    (b"Upgrade", b"websocket"),
-    (b"Sec-WebSocket-Version", b"13"),
-    (b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQ=="),
-]
 
 
 # When

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from starlette.types import Message, Receive, Send
 
-from sticky_asgi import Backend, BackendState, BodyTooLarge, ClientDisconnected
+from sticky_asgi import Backend, BackendState, BodyTooLarge, ClientDisconnected, DrainEnded
 from sticky_asgi.client_body import ClientBody
 from sticky_asgi.exchange import LOOK_EVERY, ClientWatch
 from sticky_asgi.forward_http import HttpExchange
@@ -265,5 +265,26 @@ def test_an_older_cancellation_is_not_taken_for_ours() -> None:
             await wait_in(server.exchange(), server.leave)
         assert task.cancelling() == 1
         task.uncancel()
+
+    run(main)
+
+
+def test_who_leaves_when_a_drain_ends_has_left() -> None:
+    """Both in one turn of the loop: one cancellation, and one reason."""
+
+    async def main() -> None:
+        server = Server()
+        exchange = server.exchange()
+
+        def begin() -> None:
+            exchange.response_started = True
+            exchange._break_off(ClientDisconnected("the client left"))
+            exchange.end(DrainEnded("the drain has ended"))
+
+        with pytest.raises(ClientDisconnected):
+            await wait_in(exchange, begin)
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
 
     run(main)

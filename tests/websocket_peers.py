@@ -121,6 +121,12 @@ class Talker:
 def upgrade(connection: servers.Connection, headers: servers.Headers = ()) -> servers.RawRequest:
     """Read a handshake and accept it with these headers besides those that it takes."""
     request = connection.read_head()
+    connection.send(accepting(request, headers))
+    return request
+
+
+def accepting(request: servers.RawRequest, headers: servers.Headers = ()) -> bytes:
+    """The response that accepts a handshake."""
     key = request.get(b"sec-websocket-key")
     assert key is not None
     digest = hashlib.sha1(key + _GUID, usedforsecurity=False).digest()
@@ -131,8 +137,7 @@ def upgrade(connection: servers.Connection, headers: servers.Headers = ()) -> se
         b"Sec-WebSocket-Accept: " + base64.b64encode(digest),
         *(b"%s: %s" % field for field in headers),
     ]
-    connection.send(b"\r\n".join(lines) + b"\r\n\r\n")
-    return request
+    return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
 def frame(opcode: int, data: bytes = b"", *, fin: bool = True, mask: bool = False) -> bytes:

@@ -218,7 +218,7 @@ class Exchange(ABC):
         """Break off what may go on for ever: a response or a WebSocket that has begun."""
 
     def _break_off(self, verdict: GatewayError) -> None:
-        if self._is_finishing or self._waiting is None:
+        if self._is_finishing or self._verdict is not None or self._waiting is None:
             # The server says "disconnect" after every complete response, too.
             return
         self._verdict = verdict

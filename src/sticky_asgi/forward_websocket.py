@@ -30,7 +30,7 @@ logger = logging.getLogger("sticky_asgi")
 REFUSAL_SIZE = 65536
 REFUSAL_TIME = 5.0
 
-#: Seconds that a backend has to take what a client said before it left.
+#: Seconds that a backend has to take what a client said before it left, and a client its close.
 FAREWELL_TIME = 5.0
 
 #: Messages that are passed on in a row before others get their turn.
@@ -112,6 +112,7 @@ class WebSocketExchange(Exchange):
 
     async def forward(self, client: UpstreamClient, request: UpstreamRequest, judge: Judge) -> None:
         """See `Exchange`. Returns when one side has ended it and the other has been told."""
+        self._is_cut_off = False
         answer = await client.open_websocket(request)
         try:
             headers = [*answer.headers, *judge.answered(answer)]
@@ -127,15 +128,16 @@ class WebSocketExchange(Exchange):
 
     async def _relay(self, backend: UpstreamWebSocket) -> None:
         """Carry messages both ways until one side ends, and end the other."""
+        if self._is_cut_off:
+            await self._cut_off(backend)
+            return
         inward, outward = await self._carry_both_ways(backend)
         if not outward.cancelled():
             await self._end_client(outward.result())
         elif not inward.cancelled():
             await self._end_backend(backend, inward.result())
         elif self._is_cut_off:
-            self.close_code = SERVICE_RESTART
-            await self.close(SERVICE_RESTART, "")
-            await backend.close(GOING_AWAY)
+            await self._cut_off(backend)
         else:
             # The client has left, and the backend did not take in time what it had said.
             await self._end_backend(backend, WebSocketEnded(LOST))
@@ -171,11 +173,17 @@ class WebSocketExchange(Exchange):
             await backend.close(ended.code, ended.reason)
 
     def end(self, error: GatewayError) -> None:
-        """See `Exchange`. The client is told to come back, and the backend that it is left."""
-        if self._carriers:
-            self._is_cut_off = True
-            for carrier in self._carriers:
-                carrier.cancel()
+        """See `Exchange`. The client is told to come back, and the backend that it is left; during
+        the handshake, when the backend has accepted.
+        """
+        self._is_cut_off = True
+        for carrier in self._carriers:
+            carrier.cancel()
+
+    async def _cut_off(self, backend: UpstreamWebSocket) -> None:
+        self.close_code = SERVICE_RESTART
+        await self.close(SERVICE_RESTART, "")
+        await backend.close(GOING_AWAY)
 
     async def accept(self, subprotocol: str | None, headers: RawHeaders) -> None:
         """Complete the handshake."""
@@ -246,9 +254,10 @@ class WebSocketExchange(Exchange):
             raise WebSocketEnded(LOST) from exc
 
     async def close(self, code: int, reason: str) -> None:
-        """Close it; without effect when the client has left."""
-        with suppress(OSError, RuntimeError):
-            await self._send({"type": "websocket.close", "code": code, "reason": reason})
+        """Close it; without effect when the client has left, or takes nothing any more."""
+        with suppress(OSError, RuntimeError, TimeoutError):
+            async with asyncio.timeout(FAREWELL_TIME):
+                await self._send({"type": "websocket.close", "code": code, "reason": reason})
 
 
 def may_be_sent(code: int) -> bool:
