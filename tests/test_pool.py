@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,15 +27,18 @@ from sticky_asgi.balancers import (
 from sticky_asgi.exceptions import (
     AffinityRejected,
     BackendsBusy,
+    ConnectError,
     NoBackendAvailable,
     QueueFull,
     QueueTimeout,
 )
+from sticky_asgi.health import Ejection
 from sticky_asgi.lease import Lease
 from sticky_asgi.limits import Limits
 from sticky_asgi.pool import Pool
 from sticky_asgi.request import RequestInfo
 from sticky_asgi.retries import Retry
+from sticky_asgi.testing import VirtualClock
 from sticky_asgi.timeouts import Timeouts
 from sticky_asgi.waiting_queue import Waiter
 from sticky_asgi.websocket_options import WebSocketOptions
@@ -679,6 +683,81 @@ def test_waiting_ends_when_there_is_nothing_to_wait_for(
     made.forget(waiter)
     held.release()
     assert made.in_flight == 0
+
+
+def test_a_backend_that_is_back_just_when_the_queue_is_served() -> None:
+    """To look for one ends the other's ejection, which makes room as well."""
+    clock = VirtualClock()
+    made = pool("ab", max_requests=1, ejection=Ejection(failures=1), slow_start=None, clock=clock)
+    made.observe_failure(made["b"], ConnectError("refused"))
+    held, wake = lease(made), Wake()
+    waiters = [made.enqueue(REQUEST, wake) for _ in range(2)]
+    clock.advance(31)
+    held.release()
+    assert (made.queued, wake.count) == (0, 2)
+    for waiter in waiters:
+        waiter.outcome().release()
+    assert [state.in_flight for state in made.states] == [0, 0]
+
+
+def test_a_waiter_may_change_the_pool_when_it_is_woken() -> None:
+    made = pool("ab", max_requests=1)
+    for _ in made.states:
+        lease(made)
+    woken: list[str] = []
+
+    def wake() -> None:
+        woken.append("first")
+        made.add(backend("d"))
+
+    waiters = [made.enqueue(REQUEST, wake), made.enqueue(REQUEST, lambda: woken.append("second"))]
+    made.add(backend("c", max_requests=1))
+    assert woken == ["first", "second"]
+    assert [waiter.outcome().state.id for waiter in waiters] == ["c", "d"]
+
+
+def test_a_queue_is_served_in_any_thread() -> None:
+    """An operator's thread drains and undrains, while requests come and go."""
+    made, is_over = pool("abc", max_requests=1, limits=Limits(queue=1000)), threading.Event()
+
+    def toggle() -> None:
+        while not is_over.is_set():
+            for key in "abc":
+                made.set_health(key, Health.UNHEALTHY)
+                made.set_health(key, Health.HEALTHY)
+
+    operator = threading.Thread(target=toggle)
+    operator.start()
+    try:
+        for _ in range(300):
+            waiters = [made.enqueue(REQUEST, Wake()) for _ in range(4)]
+            made._queue.serve()
+            for waiter in waiters:
+                made.forget(waiter)
+    finally:
+        is_over.set()
+        operator.join()
+    assert made.queued == 0
+    assert (made.in_flight, [state.in_flight for state in made.states]) == (0, [0, 0, 0])
+
+
+def test_a_backend_that_goes_and_returns_begins_anew() -> None:
+    made = pool("ab")
+    gone = made["a"]
+    made.drain("a", deadline=0)
+    made.remove("a")
+    made.add(backend("a"))
+    made.end_drain(gone)
+    assert made["a"].takes_sessions
+
+
+def test_a_backend_that_is_adopted_keeps_what_was_wished_for_it() -> None:
+    made, other = pool("a"), pool("ab")
+    other.drain("a")
+    other.drain("b")
+    made.adopt(other)
+    assert made["a"].intent is Intent.ACTIVE, "this one's state stays"
+    assert made["b"].intent is Intent.DRAINING
 
 
 def test_a_pinned_waiter_whose_backend_goes_is_moved_or_rejected() -> None:

@@ -120,6 +120,8 @@ class Config:
             before: dict[str, float | None] = {}
             if kept is not None:
                 before = {} if previous is None else previous._draining(name)
+                # Before a visitor can be sent to one that is to drain from the start.
+                self._drain(pool, {}, self._draining(name))
                 kept.adopt(pool)
                 parts.pools[name] = kept
             self._drain(parts.pools[name], before, self._draining(name))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 from weakref import WeakSet
 
@@ -206,7 +206,7 @@ class Pool:
         self.drain_header = drain_header
         #: When which backend is checked next, for whoever makes the checks.
         self.schedule = Schedule()
-        #: Called when the backends or the policies have changed, or a check is to be made soon.
+        #: Called when a check may be due earlier: other backends or policies, or one was ejected.
         self.followers: set[Callable[[], object]] = set()
         self._keeper = HealthKeeper(self._turn, self._changed, clock)
         self.in_flight = 0
@@ -262,19 +262,28 @@ class Pool:
         Raises:
             ValueError: Two backends of one id; then nothing has changed.
         """
+        self._replace(backends, {})
+
+    def _replace(
+        self, backends: Iterable[str | Backend], new_states: Mapping[str, BackendState]
+    ) -> None:
         snapshot = _snapshot_of(backends)
         twice = [key for key, n in Counter(backend.id for backend in snapshot).items() if n > 1]
         if twice:
             raise ValueError(f"pool {self.name!r} has two backends with the id {twice[0]!r}")
         previous = self._states
-        self._states = {backend.id: self._state_of(backend) for backend in snapshot}
+        self._states = {
+            backend.id: self._state_of(backend, new_states.get(backend.id)) for backend in snapshot
+        }
         for key, state in previous.items():
-            if key not in self._states and state.in_flight:
-                # Its requests are counted on, but what was wished for it went with it.
-                state.intent, state.health = Intent.ACTIVE, Health.UNKNOWN
-                state.drain_until = None
-                state.wishes_drain = state.drained_itself = False
-                state.faults = 0
+            if key in self._states:
+                continue
+            # Its requests are counted on, but what was wished for it went with it.
+            state.intent, state.health = Intent.ACTIVE, Health.UNKNOWN
+            state.drain_until = None
+            state.wishes_drain = state.drained_itself = False
+            state.faults = 0
+            if state.in_flight:
                 self._departed[key] = state
         self._backends = snapshot
         self.version += 1
@@ -290,7 +299,8 @@ class Pool:
         """Take over another pool's policies and backends, and keep this one's state.
 
         What a changed configuration does to a running pool: sessions, counters, health and intent
-        stay with the backends of the same id. The other pool must not be used afterwards.
+        stay with the backends of the same id; those of others are as the other pool has them. That
+        must not be used afterwards.
         """
         self.balancer = other.balancer
         self.retry = other.retry
@@ -309,7 +319,7 @@ class Pool:
         self._use_affinity(other.affinity)
         self._use_health_policies()
         self.policies_version += 1
-        self.replace(other.backends)
+        self._replace(other.backends, other._states)
 
     def _use_affinity(self, affinity: Affinity | None) -> None:
         self.affinity = affinity
@@ -332,10 +342,10 @@ class Pool:
         for follower in [*self.followers]:
             follower()
 
-    def _state_of(self, backend: Backend) -> BackendState:
+    def _state_of(self, backend: Backend, new: BackendState | None) -> BackendState:
         state = self._states.get(backend.id) or self._departed.pop(backend.id, None)
         if state is None:
-            return BackendState(backend)
+            return new or BackendState(backend)
         state.use(backend)
         return state
 
