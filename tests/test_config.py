@@ -1012,7 +1012,7 @@ def test_apply_drains_what_the_file_says(
     [
         pytest.param("30s", "30s", False, id="said already"),
         pytest.param("30s", "40s", True, id="another deadline"),
-        pytest.param("true", "30", True, id="a deadline at last"),
+        pytest.param("true", "30s", True, id="a deadline at last"),
     ],
 )
 def test_a_deadline_in_the_file_counts_from_when_it_was_said(
@@ -1028,18 +1028,18 @@ def test_a_deadline_in_the_file_counts_from_when_it_was_said(
 
 
 def test_a_backend_whose_drain_has_ended_serves_again_when_the_file_says_so() -> None:
-    first = parse(pools_of("{url: http://a, drain: 0}"))
+    first = parse(pools_of("{url: http://a, drain: 1ms}"))
     gateway = first.build()
     (pool,) = gateway.pools
     pool.end_drain(pool["a:80"])
     assert pool["a:80"].intent is Intent.DOWN
-    parse(pools_of("{url: http://a, drain: 0}")).apply(gateway, first)
+    parse(pools_of("{url: http://a, drain: 1ms}")).apply(gateway, first)
     assert pool["a:80"].intent is Intent.DOWN
     parse(pools_of("{url: http://a}")).apply(gateway, first)
     assert pool.states[0].takes_sessions
 
 
-@pytest.mark.parametrize("value", ["soon", "-1s", "[1]", "null"])
+@pytest.mark.parametrize("value", ["soon", "-1s", "0", "0s", "1", "30", "[1]", "null"])
 def test_a_drain_that_is_none(value: str) -> None:
     with pytest.raises(ConfigError, match=r"drain: must be true, false or a duration such as 30s"):
         parse(pools_of(f"{{url: http://a, drain: {value}}}"))

@@ -61,10 +61,12 @@ def _read_drain(value: object) -> object:
     if isinstance(value, str) and value.lower() in _SWITCH:
         return _SWITCH[value.lower()]
     try:
-        seconds = parse_duration(value)
+        # A bare number could be meant for either.
+        has_unit = isinstance(value, str) and value[-1:].isalpha()
+        seconds = parse_duration(value) if has_unit else 0
     except ValueError:
-        seconds = None
-    if not is_amount(seconds):
+        seconds = 0
+    if not (is_amount(seconds) and seconds):
         raise ValueError(f"must be true, false or a duration such as 30s, got {value!r}")
     return seconds
 
@@ -104,7 +106,6 @@ Drain: TypeAlias = Annotated[
         {
             "anyOf": [
                 {"type": "boolean"},
-                {"type": "number"},
                 {"type": "string", "pattern": DURATION_PATTERN},
             ]
         }
