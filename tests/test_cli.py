@@ -457,6 +457,29 @@ def test_a_gateway_that_stops_says_so_and_serves_on_for_a_while(
             assert command.wait() == 0
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_second_sigterm_ends_the_wait(tmp_path: Path, workers: int) -> None:
+    with named("a") as [a]:
+        path = write(tmp_path / "gateway.yaml", a)
+        args = [str(path), "--workers", str(workers), "--shutdown-delay", "3600"]
+        with running(*args) as (command, _):
+            command.wait_for("ready: ", times=workers)
+            command.process.terminate()
+            command.wait_for("stopping in 3600 seconds: ", times=workers)
+            command.process.terminate()
+            assert command.wait() == 0
+
+
+def test_ctrl_c_says_what_it_waits_for(tmp_path: Path) -> None:
+    with named("a") as [a]:
+        path = write(tmp_path / "gateway.yaml", a)
+        with running(str(path), "--shutdown-delay", "3600") as (command, _):
+            command.wait_for("ready: ")
+            command.process.send_signal(signal.SIGINT)
+            command.wait_for("stopping: 0 requests under way")
+            assert command.wait() == 0
+
+
 def test_a_reload_moves_what_is_asked_of_the_gateway_itself(tmp_path: Path) -> None:
     with named("a") as [a]:
         path = write(tmp_path / "gateway.yaml", a)
@@ -537,7 +560,7 @@ def test_websockets(tmp_path: Path) -> None:
         }
         routes = [{"path": "/", "pool": "shop"}, {"path": "/big", "pool": "big"}]
         path.write_text(json.dumps({"pools": pools, "routes": routes}))
-        with running("--access-log=text", str(path)) as (command, port):
+        with running("--access-log=text", "--graceful-timeout=2", str(path)) as (command, port):
             with connect(port, "/big", max_size=None) as client:
                 assert client.response is not None
                 assert "Sec-WebSocket-Extensions" not in client.response.headers

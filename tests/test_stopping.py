@@ -73,12 +73,16 @@ def stop(delay: float, signals: int, caplog: pytest.LogCaptureFixture) -> list[i
     """What a server gets of signals that come within a second, before it is over."""
     got: list[int] = []
     gateway = Gateway({"/": Pool("shop", [Backend("http://a")])})
-    before = signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))
+
+    def server(number: int, frame: object) -> None:
+        got.append(number)
+
+    before = signal.signal(signal.SIGTERM, server)
 
     async def main() -> None:
         stopping = Stopping(delay, gateway)
         with caplog.at_level(logging.INFO, "sticky_asgi"):
-            with stopping.on_sigterm(asyncio.get_running_loop()):
+            with stopping.on_signals(asyncio.get_running_loop()):
                 assert not stopping.has_begun
                 for _ in range(signals):
                     os.kill(os.getpid(), signal.SIGTERM)
@@ -88,7 +92,7 @@ def stop(delay: float, signals: int, caplog: pytest.LogCaptureFixture) -> list[i
 
     try:
         asyncio.run(main())
-        assert signal.getsignal(signal.SIGTERM) is not before, "the server has it back"
+        assert signal.getsignal(signal.SIGTERM) is server, "who has it back"
     finally:
         signal.signal(signal.SIGTERM, before)
     return got
@@ -117,7 +121,7 @@ def test_outside_the_main_thread_there_are_no_signals() -> None:
 
     async def main() -> None:
         stopping = Stopping(1, Gateway({"/": Pool("shop", [])}))
-        with stopping.on_sigterm(asyncio.get_running_loop()):
+        with stopping.on_signals(asyncio.get_running_loop()):
             seen.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=asyncio.run, args=(main(),))

@@ -199,7 +199,7 @@ class Service:
     async def _running(self) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
         async with self.gateway:
-            with self.stopping.on_sigterm(loop):
+            with self.stopping.on_signals(loop):
                 logger.info("ready: %s", self.config.summary)
                 if self.settings.file is None:
                     _release_hangups()
@@ -326,6 +326,15 @@ class _Workers(Multiprocess):
     def handle_ttin(self) -> None:
         with _hangups_held():
             super().handle_ttin()
+
+    def join_all(self) -> None:
+        """Wait for the workers to end. They hear of signals that come meanwhile, too."""
+        for process in self.processes:
+            while process.process.is_alive():
+                process.process.join(0.2)
+                if self.signal_queue:
+                    self.signal_queue.clear()
+                    self.terminate_all()
 
     def handle_hup(self) -> None:
         if not self.reloads:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any
 
@@ -20,11 +20,11 @@ logger = logging.getLogger("sticky_asgi.serving")
 
 
 class Stopping:
-    """What SIGTERM sets going in a process whose server would else stop at once.
+    """What SIGTERM, or Ctrl+C, sets going in a process.
 
     Args:
-        delay: Seconds from the signal until the server gets it. A second signal ends the wait.
-            0: at once.
+        delay: Seconds from SIGTERM until the server gets it. A second signal ends the wait. 0: at
+            once, as with Ctrl+C always.
         gateway: Whose requests are counted for the log.
 
     Attributes:
@@ -37,23 +37,32 @@ class Stopping:
         self._gateway = gateway
 
     @contextmanager
-    def on_sigterm(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-        """Take the signal from the server for the duration; without effect outside the main thread,
-        where no signals come.
+    def on_signals(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+        """Take the signals from the server for the duration; without effect outside the main
+        thread, where none come.
         """
-        servers: Any = signal.getsignal(signal.SIGTERM)
+        with ExitStack() as stack:
+            for number, delay in ((signal.SIGTERM, self.delay), (signal.SIGINT, 0.0)):
+                stack.enter_context(self._taken(number, delay, loop))
+            yield
+
+    @contextmanager
+    def _taken(
+        self, number: signal.Signals, delay: float, loop: asyncio.AbstractEventLoop
+    ) -> Iterator[None]:
+        servers: Any = signal.getsignal(number)
 
         def begin(number: int, frame: FrameType | None) -> None:
             is_first, self.has_begun = not self.has_begun, True
-            if is_first and self.delay:
-                loop.call_soon_threadsafe(loop.call_later, self.delay, servers, number, frame)
+            if is_first and delay:
+                loop.call_soon_threadsafe(loop.call_later, delay, servers, number, frame)
             elif callable(servers):
                 servers(number, frame)
             if is_first:
-                loop.call_soon_threadsafe(self._say)
+                loop.call_soon_threadsafe(self._say, delay)
 
         try:
-            signal.signal(signal.SIGTERM, begin)
+            signal.signal(number, begin)
         except ValueError:
             yield
             return
@@ -61,11 +70,11 @@ class Stopping:
             yield
         finally:
             # The server may have taken its handler back already.
-            if signal.getsignal(signal.SIGTERM) is begin:
-                signal.signal(signal.SIGTERM, servers)
+            if signal.getsignal(number) is begin:
+                signal.signal(number, servers)
 
-    def _say(self) -> None:
-        wait = f" in {self.delay:g} seconds" if self.delay else ""
+    def _say(self, delay: float) -> None:
+        wait = f" in {delay:g} seconds" if delay else ""
         logger.info("stopping%s: %s", wait, what_is_left(self._gateway))
 
 
