@@ -232,7 +232,7 @@ class BackendState:
         self.weight = backend.weight
         self.health = Health.UNKNOWN
         self.intent = Intent.ACTIVE
-        #: When its drain ends, or has ended, by `time.monotonic()`; None: no drain has an end.
+        #: When its drain ends, or has ended, by the pool's `clock`; None: no drain has an end.
         self.drain_until: float | None = None
         #: Whether it has asked for no new sessions, and whether that is why it is draining.
         self.wishes_drain = False

@@ -123,7 +123,7 @@ class IntentChanged:
         backend: Id of the backend.
         before: What was wished.
         after: What is wished.
-        until: When a drain ends, by `time.monotonic()`; None: at no set time.
+        until: When a drain ends, by the pool's `clock`; None: at no set time.
         reason: Why; empty if whoever said so gave none.
     """
 
