@@ -1,0 +1,94 @@
+"""Random faults for a long time: does anything pile up?"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Sequence
+from statistics import median
+from typing import NamedTuple
+
+from benchmarks import proc
+
+from ..arena import Arena, say
+from ..bounds import Check, at_least, grown, none_of
+from ..faults import Fault, schedule
+from ..gateway import Gateway
+from ..replicas import Replicas
+from ..streams import Streams
+from ..tally import described, problems
+
+SHARE = 0.02
+
+#: Seconds at the end of a minute in which it is measured.
+MEASURED = 8
+
+
+class Size(NamedTuple):
+    """What a gateway holds."""
+
+    memory: float
+    files: float
+    tasks: float
+
+
+async def steady(arena: Arena) -> Sequence[Check]:
+    """Memory, open files and tasks are at the end what they were in the second minute."""
+    options = arena.options
+    replicas = await arena.replicas()
+    document = arena.document(replicas.backends())
+    gateway = await arena.gateway(document, module="tests.chaos.watched")
+    faults = schedule(options.seed, options.minutes, replicas.names)
+    sizes: list[Size] = []
+    async with Streams(gateway.port, 5) as streams, arena.load(gateway, posts=10) as load:
+        began = time.monotonic()
+        for minute in range(options.minutes):
+            for fault in faults:
+                if minute * 60 <= fault.at < minute * 60 + 60:
+                    await asyncio.sleep(began + fault.at - time.monotonic())
+                    await _inflict(fault, replicas)
+            await asyncio.sleep(began + minute * 60 + 60 - MEASURED - time.monotonic())
+            sizes.append(await _measure(gateway))
+            say(f"minute {minute + 1}: {sizes[-1]}")
+    wrong = problems(each for each in load.outcomes if "wrong" in (each.problem or ""))
+    second, last = sizes[1], sizes[-1]
+    return [
+        grown("resident memory", second.memory, last.memory, SHARE, " MiB"),
+        grown("open files", second.files, last.files, SHARE),
+        grown("tasks", second.tasks, last.tasks, SHARE),
+        at_least("faults", 5 * options.minutes, len(faults)),
+        none_of(
+            f"wrong answers in {len(load.outcomes):,}",
+            wrong.total() + streams.wrong,
+            described(wrong),
+        ),
+        *arena.usual(load, errors=False),
+    ]
+
+
+async def _inflict(fault: Fault, replicas: Replicas) -> None:
+    say(f"{fault.kind} {fault.replica} for {fault.lasts:.1f} s")
+    if fault.kind == "pause":
+        replicas.pause(fault.replica)
+        await asyncio.sleep(fault.lasts)
+        replicas.resume(fault.replica)
+    else:
+        await (replicas.kill if fault.kind == "kill" else replicas.stop)(fault.replica)
+        await asyncio.sleep(fault.lasts)
+        await replicas.start(fault.replica)
+
+
+async def _measure(gateway: Gateway) -> Size:
+    """The median of some seconds in which nothing happens but requests."""
+    sizes = []
+    for _ in range(MEASURED):
+        await asyncio.sleep(0.8)
+        pids = gateway.pids
+        gateway.signal(signal.SIGUSR1)
+        await asyncio.sleep(0.1)
+        memory = proc.resident_bytes(pids) / 2**20
+        files = sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
+        sizes.append((memory, files, int(gateway.tasks_file.read_text())))
+    return Size(*(median(column) for column in zip(*sizes, strict=True)))

@@ -1,0 +1,23 @@
+"""The command, but for one thing: on SIGUSR1 it writes how many asyncio tasks it has.
+
+How many there are shows nowhere outside of a process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+from sticky_asgi.__main__ import main
+
+
+def _write_tasks(number: int, frame: object) -> None:
+    Path(os.environ["CHAOS_TASKS"]).write_text(str(len(asyncio.all_tasks())))
+
+
+signal.signal(signal.SIGUSR1, _write_tasks)
+
+if __name__ == "__main__":
+    main()
