@@ -95,12 +95,17 @@ class Arena:
         """Visitors of a gateway."""
         return Load(lambda name: Visitor(name, gateway.port, path), **options)
 
-    def usual(self, load: Load, *, errors: bool = True) -> list[Check]:
-        """The checks of every case: that there was a load, and that it came to no harm."""
-        found = problems(load.outcomes)
-        checks = [none_of("requests that no visitor was free for", load.unmade)]
-        if errors:
-            title = f"errors in {len(load.outcomes):,} requests"
-            checks = [none_of(title, found.total(), described(found)), *checks]
-        faults = [fault for gateway in self._gateways for fault in gateway.faults]
-        return [*checks, none_of("bugs in the gateway's log", len(faults))]
+    def broken(self, load: Load) -> list[Check]:
+        """What must hold in every case, and is told only if it does not."""
+        faults = sum(len(gateway.faults) for gateway in self._gateways)
+        checks = (
+            none_of("requests that no visitor was free for", load.unmade),
+            none_of("bugs in the gateway's log", faults),
+        )
+        return [check for check in checks if not check.holds]
+
+
+def no_error(load: Load) -> Check:
+    """Every answer was there, and was right."""
+    found = problems(load.outcomes)
+    return none_of(f"errors in {len(load.outcomes):,} requests", found.total(), described(found))

@@ -53,7 +53,7 @@ async def down(arena: Arena) -> Sequence[Check]:
             " s",
         ),
         none_of(f"errors from {INTERVAL + SLACK:g} s on", late.total(), described(late)),
-        *arena.usual(load, errors=False),
+        *arena.broken(load),
     ]
 
 

@@ -6,7 +6,7 @@ import asyncio
 import signal
 from collections.abc import Sequence
 
-from ..arena import Arena, say
+from ..arena import Arena, no_error, say
 from ..bounds import Check, none_of
 from ..gateway import Gateway
 from ..tally import moves
@@ -44,9 +44,11 @@ async def front(arena: Arena) -> Sequence[Check]:
             await arena.sleep(3)
     visitors = (*reading.visitors, *writing.visitors)
     return [
-        *arena.usual(reading),
-        *arena.usual(writing)[:-1],
+        no_error(reading),
+        no_error(writing),
         none_of("moves", moves((visitor.stays for visitor in visitors), ()).made),
+        *arena.broken(reading),
+        *arena.broken(writing),
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from ..arena import Arena, say
+from ..arena import Arena, no_error, say
 from ..bounds import Check, at_least, at_most, none_of
 from ..gateway import FALL, INTERVAL, RESPONSE_TIMEOUT
 from ..tally import begun, longest, most_of_one
@@ -46,7 +46,7 @@ async def hung(arena: Arena) -> Sequence[Check]:
         if stay.replica == victim and stay.since > resumed
     ]
     return [
-        *arena.usual(load),
+        no_error(load),
         at_least("visitors it had", 20, len({each.visitor for each in meanwhile if is_slow(each)})),
         at_most(
             "response timeouts that one visitor paid", 1, most_of_one(filter(is_slow, meanwhile))
@@ -54,4 +54,5 @@ async def hung(arena: Arena) -> Sequence[Check]:
         at_most("the longest request", RESPONSE_TIMEOUT + SLACK, longest(meanwhile), " s"),
         none_of(f"slow requests from {UNTIL_OUT:g} s on", sum(map(is_slow, out))),
         at_least("newcomers it got when it answered again", 1, len(back)),
+        *arena.broken(load),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..arena import Arena, say
+from ..arena import Arena, no_error, say
 from ..bounds import Check, at_least, equal, none_of
 from ..tally import moves
 
@@ -23,8 +23,9 @@ async def killed(arena: Arena) -> Sequence[Check]:
             await arena.sleep(4)
     found = moves((visitor.stays for visitor in load.visitors), replicas.deaths)
     return [
-        *arena.usual(load),
+        no_error(load),
         at_least("sessions whose replica died", 50, found.due),
         equal("their moves", found.due, found.made),
         none_of("moves of anybody else", found.undue),
+        *arena.broken(load),
     ]

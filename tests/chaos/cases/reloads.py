@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 
-from ..arena import Arena, say
+from ..arena import Arena, no_error, say
 from ..bounds import Check, at_least, none_of
 from ..streams import Streams
 from ..tally import moves
@@ -31,8 +31,9 @@ async def reloads(arena: Arena) -> Sequence[Check]:
             await arena.sleep(0.2)
     found = moves((visitor.stays for visitor in load.visitors), ())
     return [
-        *arena.usual(load),
+        no_error(load),
         at_least("reloads", HOW_OFTEN * gateway.workers, gateway.reloads),
         none_of("moves", found.made),
         none_of("event streams and WebSockets cut, of 10", streams.cut + streams.wrong),
+        *arena.broken(load),
     ]

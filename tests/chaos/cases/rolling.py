@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from ..arena import Arena, say
+from ..arena import Arena, no_error, say
 from ..bounds import Check, at_least, equal, none_of
 from ..tally import Event, moves
 
@@ -36,8 +36,9 @@ async def rolling(arena: Arena) -> Sequence[Check]:
             await arena.sleep(3)
     found = moves((visitor.stays for visitor in load.visitors), deadlines)
     return [
-        *arena.usual(load),
+        no_error(load),
         at_least("sessions whose replica was drained", 50, found.due),
         equal("their moves", found.due, found.made),
         none_of("moves before the deadline, or of anybody else", found.undue),
+        *arena.broken(load),
     ]

@@ -21,7 +21,7 @@ async def sigterm(arena: Arena) -> Sequence[Check]:
     """Whatever has come as far as a replica is answered, and then the gateway ends."""
     replicas = await arena.replicas()
     gateway = await arena.gateway(arena.document(replicas.backends()))
-    async with arena.load(gateway, path=f"/session?wait={LONG}", posts=5) as load:
+    async with arena.load(gateway, path=f"/session?wait={LONG}", posts=5, visitors=300) as load:
         await arena.sleep(3)
         say("SIGTERM")
         began = time.monotonic()
@@ -38,5 +38,5 @@ async def sigterm(arena: Arena) -> Sequence[Check]:
         none_of("of these without a whole answer", unanswered.total(), described(unanswered)),
         at_most("from SIGTERM to the end", LONG + SLACK, ended - began, " s"),
         equal("exit code", 0, code),
-        *arena.usual(load, errors=False),
+        *arena.broken(load),
     ]

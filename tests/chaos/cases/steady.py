@@ -64,7 +64,7 @@ async def steady(arena: Arena) -> Sequence[Check]:
             wrong.total() + streams.wrong,
             described(wrong),
         ),
-        *arena.usual(load, errors=False),
+        *arena.broken(load),
     ]
 
 
