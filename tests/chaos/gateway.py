@@ -87,6 +87,8 @@ class Gateway:
         self._file = folder / f"{name}.yaml"
         self._access_log = folder / f"{name}.access.jsonl"
         self._log = folder / f"{name}.log"
+        for earlier in (self._access_log, self._log):
+            earlier.unlink(missing_ok=True)
         self._process: subprocess.Popen[bytes] | None = None
 
     def write(self, document: Mapping[str, Any]) -> None:
