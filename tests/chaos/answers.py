@@ -116,6 +116,8 @@ def _fields(lines: list[bytes]) -> tuple[dict[str, str], dict[str, str]]:
             key, _, content = value.partition(";")[0].strip().partition("=")
             cookies[key] = content
         else:
+            if name.lower() in headers and name.lower() == "content-length":
+                raise ValueError("two lengths")
             headers[name.lower()] = value.strip()
     return headers, cookies
 

@@ -17,6 +17,7 @@ Trick: TypeAlias = Literal[
     "honest",
     "honest chunked",
     "one byte at a time",
+    "two answers",
     "503",
     "no answer",
     "reset",

@@ -47,6 +47,11 @@ _FAULT = re.compile(
 )
 
 
+def faults_in(log: str) -> Sequence[str]:
+    """What only a bug writes into a log: other exceptions than the gateway's own, and lost ones."""
+    return _FAULT.findall(log)
+
+
 class ChaosError(Exception):
     """A case cannot be run, or not be trusted: the message says why."""
 
@@ -183,7 +188,7 @@ class Gateway:
     @property
     def faults(self) -> Sequence[str]:
         """What its log holds that only a bug writes there."""
-        return _FAULT.findall(self._text())
+        return faults_in(self._text())
 
     def requests(self, since: float = 0.0, until: float = float("inf")) -> Sequence[Request]:
         """The access log of a time."""

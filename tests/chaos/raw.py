@@ -129,6 +129,9 @@ async def play(trick: Trick, body: bytes, writer: asyncio.StreamWriter) -> bool:
                 await asyncio.sleep(0.0002)
             writer.write(body[half:])
             return True
+        case "two answers":
+            writer.write((sized + body) + (sized + body[::-1]))
+            return True
         case "503":
             writer.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy")
             return True

@@ -21,7 +21,8 @@ class Replicas:
 
     def __init__(self, count: int) -> None:
         self.names: Sequence[str] = [chr(ord("a") + n) for n in range(count)]
-        options = ("--ws", "websockets-sansio", "--log-level", "warning")
+        # Event streams have no end that could be waited for.
+        options = ("--ws=websockets-sansio", "--timeout-graceful-shutdown=1")
         self._processes = {
             name: ProcessBackend("tests.chaos.app:app", name=name, options=options)
             for name in self.names
