@@ -3,6 +3,7 @@
 # make lint    ruff and mypy only
 # make bench   what a request costs here and with others, as a table (takes half an hour)
 # make autobahn   Autobahn's WebSocket test suite against the gateway (needs a Python 2.7)
+# make chaos   faults on purpose, under load, against the gateway (takes five minutes)
 # make floor   the tests with the oldest supported libraries only
 # make real-clients  get what the tests with Streamlit, Gradio and socket.io need, Node and Chromium
 # make clean   remove everything that was made here
@@ -18,6 +19,8 @@ PORT ?= 8000
 BENCH_OPTIONS ?=
 # Autobahn's WebSocket test suite runs on no other.
 PYTHON2 ?= python2.7
+# Such as --case killed, --minutes 10, --seed 2, --set retry=null; or --write docs/resilience.md
+CHAOS_OPTIONS ?=
 # Such as --gateway 'sticky-asgi run'
 AUTOBAHN_OPTIONS ?=
 
@@ -98,6 +101,10 @@ bench-tools:
 			'(on Debian and Ubuntu: apt install wrk nginx-light haproxy)' >&2; \
 		exit 1; \
 	fi
+
+.PHONY: chaos
+chaos: .venv/.dev
+	.venv/bin/python -m tests.chaos $(CHAOS_OPTIONS)
 
 .PHONY: autobahn
 autobahn: .venv/.dev .venv-autobahn/.made

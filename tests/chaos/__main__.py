@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from .answers import NoAnswer
 from .arena import Arena, Options
 from .bounds import Check, Verdict, verdict_table
 from .cases import CASES, Case
@@ -67,7 +68,7 @@ def run_case(case: Case, workers: int, options: Options, folder: Path) -> Verdic
     try:
         with Arena(folder, options, workers) as arena:
             return Verdict(title, asyncio.run(case.run(arena)))
-    except ChaosError as exc:
+    except (ChaosError, NoAnswer) as exc:
         return Verdict(title, [Check("could not be run", "", str(exc), False)])
 
 

@@ -78,13 +78,14 @@ class Arena:
     def document(self, backends: Sequence[Mapping[str, Any]], **pool: Any) -> Mapping[str, Any]:
         """A configuration file with these backends in one pool."""
         settings = {**POOL, **pool, **self.options.changed}
-        return {"secrets": [SECRET], "pools": {"chaos": {"backends": [*backends], **settings}}}
+        pools = {"chaos": {"backends": [*backends], **settings}}
+        return {"secrets": [SECRET], "pools": pools, "admin": {}}
 
     async def gateway(
-        self, document: Mapping[str, Any], *, name: str = "gateway", module: str = "sticky_asgi"
+        self, document: Mapping[str, Any], *, name: str = "gateway", **options: Any
     ) -> Gateway:
         """A gateway that runs. Raises ChaosError."""
-        gateway = Gateway(self.folder, name, workers=self.workers, module=module)
+        gateway = Gateway(self.folder, name, workers=self.workers, **options)
         self._stack.callback(gateway.end)
         self._gateways.append(gateway)
         gateway.write(document)

@@ -79,16 +79,24 @@ class Gateway:
         folder: Where its file and its logs are.
         name: What they are called.
         workers: How many processes serve.
+        delay: Seconds it serves on after SIGTERM, saying that it is not ready.
         module: What is run: the command, or what stands in for it.
     """
 
     def __init__(
-        self, folder: Path, name: str, *, workers: int = 1, module: str = "sticky_asgi"
+        self,
+        folder: Path,
+        name: str,
+        *,
+        workers: int = 1,
+        delay: int = 0,
+        module: str = "sticky_asgi",
     ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.workers = workers
         self._module = module
+        self._delay = delay
         self._file = folder / f"{name}.yaml"
         self._access_log = folder / f"{name}.access.jsonl"
         self._log = folder / f"{name}.log"
@@ -107,6 +115,7 @@ class Gateway:
         ready = self._count(_READY)
         command = [sys.executable, "-m", self._module, "run", str(self._file)]
         command += [f"--port={self.port}", f"--workers={self.workers}", "--access-log=json"]
+        command.append(f"--shutdown-delay={self._delay}")
         path = os.pathsep.join([str(ROOT), str(ROOT / "src")])
         with self._access_log.open("ab") as access_log, self._log.open("ab") as log:
             self._process = process = subprocess.Popen(
@@ -146,11 +155,6 @@ class Gateway:
             return self._process.wait(WAIT)
         except subprocess.TimeoutExpired:
             raise ChaosError("the gateway does not end") from None
-
-    def terminate(self) -> int:
-        """SIGTERM, and wait."""
-        self.signal(signal.SIGTERM)
-        return self.wait()
 
     def end(self) -> None:
         """End it and its workers, whatever they do."""

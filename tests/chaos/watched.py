@@ -14,7 +14,11 @@ from sticky_asgi.__main__ import main
 
 
 def _write_tasks(number: int, frame: object) -> None:
-    Path(os.environ["CHAOS_TASKS"]).write_text(str(len(asyncio.all_tasks())))
+    file = Path(os.environ["CHAOS_TASKS"])
+    new = file.with_suffix(".new")
+    new.write_text(str(len(asyncio.all_tasks())))
+    # Whoever reads it meanwhile gets a whole one.
+    new.replace(file)
 
 
 signal.signal(signal.SIGUSR1, _write_tasks)

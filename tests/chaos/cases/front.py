@@ -1,4 +1,4 @@
-"""Two gateways behind a third are restarted: without a word, then after a drain."""
+"""Two gateways behind a third are restarted: killed without a word, then told to end."""
 
 from __future__ import annotations
 
@@ -8,39 +8,43 @@ from collections.abc import Sequence
 
 from ..arena import Arena, no_error, say
 from ..bounds import Check, none_of
-from ..gateway import Gateway
+from ..gateway import FALL, INTERVAL, POOL
 from ..tally import moves
+
+#: Seconds that a gateway serves on: more than the one in front takes to hear of it.
+DELAY = int(FALL * INTERVAL) + 2
 
 
 async def front(arena: Arena) -> Sequence[Check]:
-    """No error, no session moves: the gateways share a secret, the third asks the other one."""
+    """No error, no session moves: the two share a secret, and the third asks the other one."""
     replicas = await arena.replicas()
     document = arena.document(replicas.backends())
-    behind = {name: await arena.gateway(document, name=name) for name in ("one", "two")}
-
-    def backends(drained: str | None = None) -> list[dict[str, object]]:
-        return [
-            {"id": name, "url": gateway.url, "drain": name == drained}
-            for name, gateway in behind.items()
-        ]
-
-    before = await arena.gateway(arena.document(backends(), affinity=None), name="front")
+    behind = {
+        name: await arena.gateway(document, name=name, delay=DELAY) for name in ("one", "two")
+    }
+    before = await arena.gateway(
+        arena.document(
+            [{"id": name, "url": gateway.url} for name, gateway in behind.items()],
+            affinity=None,
+            health_check={**POOL["health_check"], "path": "/-/sticky/ready"},
+        ),
+        name="front",
+    )
     async with arena.load(before, newcomers=20) as reading:
         await arena.sleep(2)
         for name, gateway in behind.items():
-            say(f"{name} is restarted")
-            await _restart(gateway)
+            say(f"{name} is killed")
+            gateway.signal(signal.SIGKILL)
+            await arena.sleep(1)
+            await asyncio.to_thread(gateway.start)
             await arena.sleep(3)
     async with arena.load(before, posts=5, newcomers=20) as writing:
         await arena.sleep(1)
         for name, gateway in behind.items():
-            say(f"{name} is drained and restarted")
-            reloads = before.reloads
-            before.write(arena.document(backends(name), affinity=None))
-            await before.has_reloaded(reloads)
-            await arena.sleep(1)
-            await _restart(gateway)
-            before.write(arena.document(backends(), affinity=None))
+            say(f"{name} is told to end")
+            gateway.signal(signal.SIGTERM)
+            await asyncio.to_thread(gateway.wait)
+            await asyncio.to_thread(gateway.start)
             await arena.sleep(3)
     visitors = (*reading.visitors, *writing.visitors)
     return [
@@ -50,9 +54,3 @@ async def front(arena: Arena) -> Sequence[Check]:
         *arena.broken(reading),
         *arena.broken(writing),
     ]
-
-
-async def _restart(gateway: Gateway) -> None:
-    gateway.signal(signal.SIGTERM)
-    await asyncio.to_thread(gateway.wait)
-    await asyncio.to_thread(gateway.start)
