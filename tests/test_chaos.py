@@ -264,7 +264,7 @@ def test_a_visitor_who_fails_fails_the_run() -> None:
             "huge head": "malformed",
             "reset in body": "cut off",
             "end in body": "cut off",
-            "no last chunk": "cut off",
+            "end in chunks": "cut off",
             "bad chunk": "malformed",
         }.items()
     ],

@@ -28,7 +28,7 @@ Trick: TypeAlias = Literal[
     "huge head",
     "reset in body",
     "end in body",
-    "no last chunk",
+    "end in chunks",
     "bad chunk",
 ]
 TRICKS: Sequence[Trick] = get_args(Trick)

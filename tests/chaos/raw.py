@@ -114,14 +114,14 @@ async def play(trick: Trick, body: bytes, writer: asyncio.StreamWriter) -> bool:
     """Answer with a body, or do what a trick is about; whether the connection stays open."""
     sized = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-    chunk = b"%x\r\n%b\r\n" % (len(body), body)
     half = len(body) // 2
+    first, second = (b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:half], body[half:]))
     match trick:
         case "honest":
             writer.write(sized + body)
             return True
         case "honest chunked":
-            writer.write(chunked + chunk + b"0\r\n\r\n")
+            writer.write(chunked + first + second + b"0\r\n\r\n")
             return True
         case "one byte at a time":
             for byte in sized + body[:half]:
@@ -155,10 +155,10 @@ async def play(trick: Trick, body: bytes, writer: asyncio.StreamWriter) -> bool:
             _reset(writer)
         case "end in body":
             writer.write(sized + body[:half])
-        case "no last chunk":
-            writer.write(chunked + chunk)
+        case "end in chunks":
+            writer.write(chunked + first)
         case "bad chunk":
-            writer.write(chunked + chunk + b"zz\r\n")
+            writer.write(chunked + first + b"zz\r\n")
     return False
 
 

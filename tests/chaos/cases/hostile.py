@@ -30,7 +30,7 @@ async def hostile(arena: Arena) -> Sequence[Check]:
         }
         backends = [{"id": name, "url": peer.url} for name, peer in peers.items()]
         gateway = await arena.gateway(arena.document([*backends, NOWHERE]))
-        load = Load(lambda name: Sceptic(name, gateway.port), posts=5, newcomers=5)
+        load = Load(lambda name: Sceptic(name, gateway.port), posts=5, newcomers=5, visitors=300)
         say(f"backends misbehave, with seed {seed}")
         async with load:
             await arena.sleep(25)
