@@ -8,8 +8,7 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 
 Kind: TypeAlias = Literal["kill", "pause", "stop"]
 
-#: Seconds of a minute in which nothing happens: processes come up, connections settle, and what
-#: they hold is measured.
+#: Seconds at the end of a minute without faults: processes come up, connections settle.
 CALM = 20
 
 #: What a raw peer may do in place of an answer, or to it.

@@ -49,6 +49,8 @@ class Load:
         self.outcomes: list[Outcome] = []
         #: Requests that were not made, because no visitor was free.
         self.unmade = 0
+        #: While this is true, no requests are made.
+        self.is_resting = False
         self._free = deque(self.visitors)
         self._visits: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
@@ -85,6 +87,8 @@ class Load:
             if early < -TOO_LATE:
                 # This process was held up itself: what it has missed would come all at once.
                 began -= early
+            if self.is_resting:
+                continue
             method = "POST" if self._posts and number % self._posts == 0 else "GET"
             # Not the same ones as the POSTs.
             if self._newcomers and number % self._newcomers == 1:

@@ -22,8 +22,9 @@ from ..tally import described, problems
 
 SHARE = 0.02
 
-#: Seconds at the end of a minute in which it is measured.
-MEASURED = 8
+#: Seconds at the end of a minute in which no requests are made, and of these the last, in which it
+#: is measured: connections to backends that are not used are closed after four.
+RESTING, MEASURED = 14, 7
 
 
 class Size(NamedTuple):
@@ -49,8 +50,11 @@ async def steady(arena: Arena) -> Sequence[Check]:
                 if minute * 60 <= fault.at < minute * 60 + 60:
                     await asyncio.sleep(began + fault.at - time.monotonic())
                     await _inflict(fault, replicas)
-            await asyncio.sleep(began + minute * 60 + 60 - MEASURED - time.monotonic())
+            await asyncio.sleep(began + minute * 60 + 60 - RESTING - time.monotonic())
+            load.is_resting = True
+            await asyncio.sleep(RESTING - MEASURED)
             sizes.append(await _measure(gateway))
+            load.is_resting = False
             say(f"minute {minute + 1}: {sizes[-1]}")
     read = problems(each for each in load.outcomes if each.method == "GET")
     written = problems(
@@ -82,7 +86,7 @@ async def _inflict(fault: Fault, replicas: Replicas) -> None:
 
 
 async def _measure(gateway: Gateway) -> Size:
-    """The median of some seconds in which nothing happens but requests."""
+    """The median of some seconds in which nothing happens but events of streams."""
     sizes = []
     for _ in range(MEASURED):
         await asyncio.sleep(0.8)
