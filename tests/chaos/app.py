@@ -10,7 +10,7 @@ import json
 import os
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
@@ -23,8 +23,8 @@ TICK = 0.2
 class Replica:
     """Counters by session.
 
-    - `POST /session` adds one, `GET /session` adds nothing; both tell the counter. The request has
-      the fields `x-session` and `x-number`; `?wait=0.5` has it take that long.
+    - `POST /session?wait=0.5&number=7` adds one, GET adds nothing; both take that long and tell the
+      counter of the session that the field `x-session` names.
     - `/numbers` tells which requests have arrived, `/healthz` that it is alive.
     - `/events` is a stream without an end, a WebSocket echoes what it is sent.
     """
@@ -49,17 +49,16 @@ class Replica:
             await self.serve_session(scope, receive, send)
 
     async def serve_session(self, scope: Scope, receive: Receive, send: Send) -> None:
-        fields: Mapping[bytes, bytes] = dict(scope["headers"])
-        session, number = fields[b"x-session"].decode(), int(fields[b"x-number"])
+        session = dict(scope["headers"])[b"x-session"].decode()
+        query = dict(parse_qsl(scope["query_string"].decode()))
+        number = int(query["number"])
         self.numbers.append(number)
         if scope["method"] == "POST":
             # Counted only when all of it has arrived.
             while (await receive()).get("more_body"):
                 pass
             self.counts[session] += 1
-        _, _, wait = scope["query_string"].partition(b"wait=")
-        if wait:
-            await asyncio.sleep(float(wait))
+        await asyncio.sleep(float(query["wait"]))
         told = {"session": session, "number": number, "count": self.counts[session]}
         await respond_json(send, {**self.who, **told})
 

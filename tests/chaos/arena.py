@@ -92,9 +92,9 @@ class Arena:
         await asyncio.to_thread(gateway.start)
         return gateway
 
-    def load(self, gateway: Gateway, *, path: str = "/session", **options: Any) -> Load:
+    def load(self, gateway: Gateway, *, wait: float = 0.0, **options: Any) -> Load:
         """Visitors of a gateway."""
-        return Load(lambda name: Visitor(name, gateway.port, path), **options)
+        return Load(lambda name: Visitor(name, gateway.port, wait), **options)
 
     def broken(self, load: Load) -> list[Check]:
         """What must hold in every case, and is told only if it does not."""

@@ -106,7 +106,7 @@ class RawBackend:
             return True
         trick = next(self._tricks)
         self.done[trick] += 1
-        number = int(head.partition(b"x-number: ")[2].partition(b"\r\n")[0])
+        number = int(head.partition(b"number=")[2].partition(b" ")[0])
         return await play(trick, body_of(number), writer)
 
 

@@ -45,13 +45,14 @@ class Streams:
     ) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.wait(self._tasks)
+        for end in await asyncio.gather(*self._tasks, return_exceptions=True):
+            # Whatever a gateway does, anything else is a bug of these.
+            if isinstance(end, Exception):
+                raise end
 
     async def _again(self, watch: Callable[[], Awaitable[None]]) -> None:
         while True:
-            with contextlib.suppress(
-                OSError, EOFError, TimeoutError, asyncio.LimitOverrunError, WebSocketException
-            ):
+            with contextlib.suppress(OSError, EOFError, WebSocketException):
                 await watch()
             self.cut += 1
             await asyncio.sleep(PAUSE)

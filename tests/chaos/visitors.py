@@ -57,12 +57,12 @@ class Visitor:
     Args:
         name: The session's.
         port: Where the gateway listens.
-        path: What is asked for.
+        wait: Seconds that its replica is to take for an answer.
     """
 
-    def __init__(self, name: str, port: int, path: str = "/session") -> None:
+    def __init__(self, name: str, port: int, wait: float = 0.0) -> None:
         self.name = name
-        self.path = path
+        self.wait = wait
         self.stays: list[Stay] = []
         self._connection = Connection(port)
         self._cookies: dict[str, str] = {}
@@ -72,14 +72,16 @@ class Visitor:
     async def visit(self, method: str, number: int) -> Outcome:
         """Make one request and check the answer."""
         began = time.monotonic()
-        headers = {"x-session": self.name, "x-number": str(number)}
+        headers = {"x-session": self.name}
+        # Not among the fields: with them alike, the gateway may remember what it made of them.
+        target = f"/session?wait={self.wait}&number={number}"
         if self._cookies:
             headers["Cookie"] = "; ".join(f"{key}={value}" for key, value in self._cookies.items())
         status: int | None = None
         problem: str | None
         retry_after = False
         try:
-            answer = await self._connection.ask(method, self.path, headers)
+            answer = await self._connection.ask(method, target, headers)
         except NoAnswer as exc:
             problem = exc.problem
         else:

@@ -26,7 +26,7 @@ async def sigterm(arena: Arena) -> Sequence[Check]:
     replicas = await arena.replicas()
     document = arena.document(replicas.backends())
     gateway = await arena.gateway(document, delay=DELAY)
-    async with arena.load(gateway, path=f"/session?wait={LONG}", posts=5, visitors=300) as load:
+    async with arena.load(gateway, wait=LONG, posts=5, visitors=300) as load:
         await arena.sleep(3)
         say("SIGTERM")
         began = time.monotonic()
