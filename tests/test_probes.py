@@ -726,7 +726,7 @@ def test_a_bug_does_not_pass_in_silence(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Broken(Pool):
-        def _health_changed(self, *change: object) -> None:
+        def _turn(self, *change: object) -> None:
             raise RuntimeError("the hook is broken")
 
     app = Replica()

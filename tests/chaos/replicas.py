@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tests.servers import ProcessBackend
+from tests.websocket_peers import DEFAULT
 
 from .answers import Connection
 from .tally import Event
@@ -22,7 +23,7 @@ class Replicas:
     def __init__(self, count: int) -> None:
         self.names: Sequence[str] = [chr(ord("a") + n) for n in range(count)]
         # Event streams have no end that could be waited for.
-        options = ("--ws=websockets-sansio", "--timeout-graceful-shutdown=1")
+        options = (f"--ws={DEFAULT}", "--timeout-graceful-shutdown=1")
         self._processes = {
             name: ProcessBackend("tests.chaos.app:app", name=name, options=options)
             for name in self.names
