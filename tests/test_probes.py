@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import selectors
 import threading
@@ -19,6 +20,7 @@ from sticky_asgi import TLS, Backend, ConnectError, Gateway, Health, HealthCheck
 from sticky_asgi.probes import CONCURRENCY, Prober
 from sticky_asgi.testing import VirtualClock
 from sticky_asgi.upstream import Clients
+from sticky_asgi.upstream.connections import Http1Client
 from tests import servers
 from tests.apps import respond
 from tests.conftest import Authority
@@ -287,10 +289,9 @@ def test_a_check_of_ones_own(
 
     async def main() -> None:
         async with Gateway({"/": pool}):
-            await until(lambda: len(asked) > 3)
+            await until(lambda: len(asked) > 3 and pool["a:80"].health is health)
 
     run(main)
-    assert pool["a:80"].health in (health, UNKNOWN)
     errors = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert len(errors) == bool(said), "once, not with every check"
     assert said in str(errors[0].exc_info) if said else not errors
@@ -747,3 +748,53 @@ def test_repr() -> None:
         await prober.aclose()
 
     run(main)
+
+
+def test_what_a_check_waits_for_may_be_cancelled(caplog: pytest.LogCaptureFixture) -> None:
+    async def look(backend: Backend) -> bool:
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        return bool(await future)
+
+    pool = Pool("shop", ["http://a"], health_check=check(check=look))
+
+    async def main() -> None:
+        async with Gateway({"/": pool}):
+            await until(lambda: pool["a:80"].health is UNHEALTHY)
+
+    run(main)
+    assert "raised" in caplog.text
+
+
+def test_a_set_that_is_said_again_voids_no_check() -> None:
+    """Discovery may say it faster than a check that waits in vain."""
+    with RawBackend(lambda connection: connection.wait_closed()) as backend:
+        pool = Pool("shop", [backend.url], health_check=check(timeout=0.1, interval=3600))
+
+        async def main() -> None:
+            async with Gateway({"/": pool}):
+                await until(lambda: len(backend.connections) > 0)
+                pool.replace([backend.url])
+                await until(lambda: pool.states[0].health is UNHEALTHY)
+
+        run(main)
+
+
+def test_what_the_gateway_runs_out_of_is_no_backends_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    async def connect(client: Http1Client, owner: object) -> None:
+        asked.append(client)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Http1Client, "_connect_tcp", connect)
+    pool = Pool("shop", ["http://a", "http://b"], health_check=check(), retry=None)
+
+    async def main() -> None:
+        async with Gateway({"/": pool}):
+            await until(lambda: len(asked) > 9)
+
+    run(main)
+    assert [state.health for state in pool.states] == [UNKNOWN, UNKNOWN]

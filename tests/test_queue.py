@@ -11,9 +11,20 @@ from typing import Any
 
 import pytest
 
-from sticky_asgi import AffinityStatus, Backend, Health, Intent, Limits, Pool, SignedCookie
+from sticky_asgi import (
+    AffinityStatus,
+    Backend,
+    ConnectError,
+    Ejection,
+    Health,
+    Intent,
+    Limits,
+    Pool,
+    SignedCookie,
+)
 from sticky_asgi.affinity import OnLost
 from sticky_asgi.request import RequestInfo
+from sticky_asgi.testing import VirtualClock
 from tests.gateways import Lane, transport_of
 from tests.servers import (
     Connection,
@@ -428,3 +439,20 @@ def test_a_backend_never_has_more_than_it_may(http: HttpImplementation, lane: La
         assert [future.result(10).status for future in waiting] == [200] * 24
         assert (c.a.most, c.b.most) == (3, 3)
         assert sorted(c.a.served + c.b.served) == sorted(targets)
+
+
+def test_who_waits_gets_a_backend_whose_ejection_is_over() -> None:
+    """Nobody else comes who would notice."""
+    clock, busy = VirtualClock(), Gated("busy")
+    with RawBackend(busy.handler) as one, RawBackend(Gated("back").handler) as two:
+        backends = [Backend(one.url, id="a", max_requests=1), Backend(two.url, id="b")]
+        pool = Pool("shop", backends, limits=PATIENT, clock=clock, ejection=Ejection(failures=1))
+        pool.observe_failure(pool["b"], ConnectError("refused"))
+        with watched(pool) as front, RawClient(front.port) as first, RawClient(front.port) as late:
+            first.send(encode_request())
+            eventually(lambda: len(busy.served) == 1)
+            late.send(encode_request())
+            eventually(lambda: pool.queued == 1)
+            clock.advance(31)
+            eventually(lambda: pool.queued == 0)
+            assert pool["b"].in_flight == 1

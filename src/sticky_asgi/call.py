@@ -48,6 +48,9 @@ from .upstream import (
 
 logger = logging.getLogger("sticky_asgi")
 
+#: Seconds between two looks of those who wait for a backend.
+_LOOK_EVERY = 0.5
+
 _NOBODY_LEFT = "every backend was tried, and failed"
 
 
@@ -223,7 +226,8 @@ class Call:
         """Whether there is to be another attempt after one that has failed."""
         self.tried = {*self.tried, state.id}
         if exc.side == "backend":
-            self.pool.observe_failure(state, exc)
+            took = time.perf_counter() - self.attempt_began
+            self.pool.observe_failure(state, exc, took=took)
         if self.pool.retry.allows_same_backend(exc):
             self.refused = {*self.refused, state.id}
         return (
@@ -300,7 +304,11 @@ class Call:
         )
         try:
             async with asyncio.timeout(pool.limits.queue_timeout):
-                await served.wait()
+                while not served.is_set():
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(served.wait(), _LOOK_EVERY)
+                    # If nobody else comes, nobody else notices that a backend is back.
+                    pool.advance()
         except TimeoutError:
             pool.forget(waiter)
             raise QueueTimeout(f"no backend of pool {pool.name!r} became free in time") from None

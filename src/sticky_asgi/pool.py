@@ -315,6 +315,8 @@ class Pool:
         self.ejection = other.ejection
         self.slow_start = other.slow_start
         self.panic = other.panic
+        if self.drain_header and not other.drain_header:
+            self._forget_wishes("its header is not read any more")
         self.drain_header = other.drain_header
         self._use_affinity(other.affinity)
         self._use_health_policies()
@@ -407,6 +409,7 @@ class Pool:
         before, until_then = state.intent, state.drain_until
         state.intent, state.drain_until = intent, until
         state.drained_itself = False
+        self._keeper.follow_intents()
         self._changed()
         if (before, until_then) == (intent, until):
             return
@@ -449,21 +452,31 @@ class Pool:
         self._keeper.end_checks()
         if not self._keeper.is_checked:
             self.schedule.clear()
+            self._forget_wishes("no checks any more")
 
     def observe_check(self, state: BackendState, result: CheckResult) -> None:
         """An active check of a backend has ended."""
         if self._states.get(state.id) is not state:
             return
-        if result.passed:
+        if result.passed and result.drains is not None:
             self._observe_wish(state, result.drains, result.reason)
         self._keeper.observe_check(state, result)
 
-    def observe_failure(self, state: BackendState, error: UpstreamError) -> None:
-        """A request has failed, and its backend is to blame."""
+    def observe_failure(
+        self, state: BackendState, error: UpstreamError, *, took: float = 0
+    ) -> None:
+        """A request has failed, and its backend is to blame.
+
+        Args:
+            state: The backend.
+            error: How.
+            took: Seconds since it was sent there: one from before the backend came back says
+                nothing of it any more.
+        """
         state.observe_failure()
         # A status is an answer: see `observe_answer`.
         if not isinstance(error, UnwantedStatus):
-            self._observe_fault(state, str(error))
+            self._observe_fault(state, str(error), took)
 
     def observe_answer(self, state: BackendState, status: int) -> None:
         """A backend has answered a request. To be told if it has `faults`, or of noted statuses."""
@@ -472,9 +485,9 @@ class Pool:
         else:
             state.faults = 0
 
-    def _observe_fault(self, state: BackendState, reason: str) -> None:
+    def _observe_fault(self, state: BackendState, reason: str, took: float = 0) -> None:
         before = state.health
-        self._keeper.observe_fault(state, reason)
+        self._keeper.observe_fault(state, reason, took=took)
         if state.health is not before and self.health_check is not None:
             # The checks that are to bring it back need not wait for its turn.
             self.schedule.hasten(state, self.clock(), self.health_check)
@@ -499,6 +512,12 @@ class Pool:
             logger.info("pool %s: backend %s takes sessions again", self.name, state.id)
             self._set_intent(state, Intent.ACTIVE, reason=reason)
 
+    def _forget_wishes(self, reason: str) -> None:
+        """Nobody hears any more whether backends want new sessions."""
+        for state in self._states.values():
+            if state.drained_itself:
+                self._observe_wish(state, False, reason)
+
     def _turn(self, state: BackendState, health: Health, reason: str) -> None:
         """Every change of health comes through here."""
         before = state.health
@@ -509,12 +528,18 @@ class Pool:
         level = logging.WARNING if is_bad_news else logging.INFO
         logger.log(level, "pool %s: backend %s is %s, was %s (%s)",
                    self.name, state.id, health.value, before.value, reason)  # fmt: skip
-        self._changed()
+        if Health.UNHEALTHY in (before, health):
+            # Else it can be used as before.
+            self._changed()
         self._tell(
             HealthChanged(
                 pool=self.name, backend=state.id, before=before, after=health, reason=reason
             )
         )
+
+    def advance(self) -> None:
+        """Let those be used again whose time out is over. Whoever picks or looks does so, too."""
+        self._keeper.advance()
 
     def _changed(self) -> None:
         """Who can be used has changed."""
@@ -639,9 +664,8 @@ class Pool:
             AffinityStatus.LOST,
         )
         return may_move and any(
-            state.id not in exclude and not state.is_full
-            for group in self._groups or self._form_groups()
-            for state in group
+            not state.is_full
+            for state in self._narrow(self._groups or self._form_groups(), exclude)
         )
 
     @staticmethod

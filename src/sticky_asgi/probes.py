@@ -113,12 +113,17 @@ class Prober:
         try:
             result = await self._result(backend, check)
             # Another address under the same id is another matter.
-            if state.backend is backend and self.pool.health_check == check:
+            if (
+                result is not None
+                and state.backend.reaches_same_place(backend)
+                and self.pool.health_check == check
+            ):
                 self.pool.observe_check(state, result)
         finally:
             self.pool.schedule.done(state, began, check)
 
-    async def _result(self, backend: Backend, check: HealthCheck) -> CheckResult:
+    async def _result(self, backend: Backend, check: HealthCheck) -> CheckResult | None:
+        """What a check comes to; None if it could not be made, and no backend is to blame."""
         timeout = asyncio.timeout(check.timeout)
         try:
             async with timeout:
@@ -127,10 +132,17 @@ class Prober:
                 client = self._clients.get(self.pool, backend)
                 if check.tcp:
                     await client.reach()
-                    return CheckResult(True, "connected")
+                    return CheckResult(True, "connected", drains=None)
                 return await ask(client, check, self._request(backend, check))
         except UpstreamError as exc:
-            return CheckResult(False, str(exc))
+            return CheckResult(False, str(exc)) if exc.side == "backend" else None
+        except asyncio.CancelledError as exc:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Something that the user's own check has waited for was cancelled.
+            self._log_once(backend, exc)
+            return CheckResult(False, "was cancelled")
         except Exception as exc:
             if timeout.expired():
                 return CheckResult(False, f"not within {check.timeout:g} seconds")
@@ -143,9 +155,9 @@ class Prober:
         if answer is not True and answer is not False:
             raise TypeError(f"a health check must return True or False, got {answer!r}")
         self._raised.pop(backend.id, None)
-        return CheckResult(answer, "passed" if answer else "not passed")
+        return CheckResult(answer, "passed" if answer else "not passed", drains=None)
 
-    def _log_once(self, backend: Backend, exc: Exception) -> None:
+    def _log_once(self, backend: Backend, exc: BaseException) -> None:
         """Say what is wrong with somebody's code, but not again with every check."""
         said = repr(exc)
         if self._raised.get(backend.id) == said:

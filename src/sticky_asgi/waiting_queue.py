@@ -118,7 +118,12 @@ class WaitingQueue:
                 # A user's policy that fails is for its own request to report.
                 waiter.error = exc
             self._waiters.remove(waiter)
-            waiter.wake()
+            try:
+                waiter.wake()
+            except RuntimeError:
+                # Its event loop is closed: nobody will ever ask what has come of it.
+                if waiter.lease is not None:
+                    waiter.lease.release()
 
     def __repr__(self) -> str:
         return f"<WaitingQueue [{len(self)}]>"

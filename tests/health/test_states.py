@@ -12,8 +12,6 @@ import pytest
 from sticky_asgi import (
     Backend,
     BackendState,
-    BadRequest,
-    ClientDisconnected,
     ConnectError,
     Ejection,
     Health,
@@ -692,5 +690,128 @@ def test_any_response_may_say_so() -> None:
     held.release()
 
 
-def test_clients_are_never_to_blame_backends() -> None:
-    assert {BadRequest.side, ClientDisconnected.side} == {"client"}
+# Who else is there
+
+
+def test_who_is_not_in_service_is_no_part_of_the_pool() -> None:
+    made, _ = pool("abcd")
+    for id in "cd":
+        made.set_intent(id, DOWN)
+    fail(made, "a", times=5)
+    fail(made, "b", times=5)
+    assert (made["a"].health, made["b"].health) == (UNHEALTHY, UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        pytest.param(lambda made: made.remove("b"), id="removed"),
+        pytest.param(lambda made: made.set_intent("b", DOWN), id="down"),
+        pytest.param(lambda made: made.adopt(pool("ab", ejection=Ejection(max_share=0))[0]),
+                     id="another share"),
+    ],
+)  # fmt: skip
+def test_who_is_ejected_comes_back_when_too_many_are_out(leave: Callable[[Pool], None]) -> None:
+    made, _ = pool("ab")
+    fail(made, "a", times=5)
+    assert made["a"].health is UNHEALTHY
+    leave(made)
+    assert made["a"].health is UNKNOWN
+    assert made.changes[-1][3] == "too many are out"
+
+
+@pytest.mark.parametrize("share", [0.29, 0.57, 0.58])
+def test_a_share_is_what_people_mean_by_it(share: float) -> None:
+    rules = Ejection(max_share=share)
+    assert rules.has_room(round(share * 100) - 1, 100)
+    assert not rules.has_room(round(share * 100), 100)
+
+
+def test_a_request_from_before_the_return_says_nothing_of_it() -> None:
+    made, clock = pool()
+    fail(made, times=5)
+    clock.advance(31)
+    assert made.states[0].health is UNKNOWN
+    with made.lease(made["a"]) as state:
+        made.observe_failure(state, ERROR, took=60)
+    assert made["a"].health is UNKNOWN
+    fail(made)
+    assert made["a"].health is UNHEALTHY, "on probation"
+
+
+def test_a_first_check_that_passes_changes_nobodys_candidates() -> None:
+    made, _ = pool(checked=True)
+    made.pick(REQUEST)
+    before = made._groups
+    check(made, PASS)
+    assert made["a"].health is HEALTHY
+    assert made._groups is before, "ten thousand such checks would stop everything"
+    check(made, FAIL, FAIL, FAIL)
+    assert made._groups is not before
+
+
+def test_backends_in_use_need_no_first_check() -> None:
+    made, _ = pool()
+    answer(made, "a")
+    other = pool(health_check=HealthCheck(initial="unhealthy"))[0]
+    made.adopt(other)
+    made.begin_checks()
+    assert [state.health for state in made.states] == [UNKNOWN, UNHEALTHY]
+
+
+def test_a_self_drain_ends_with_what_said_it() -> None:
+    made, _ = pool(checked=True)
+    check(made, DRAIN)
+    assert made["a"].intent is DRAINING
+    made.end_checks()
+    assert made["a"].takes_sessions
+
+
+def test_a_self_drain_ends_when_headers_are_not_read_any_more() -> None:
+    made, _ = pool(drain_header=True)
+    made.observe_headers(made["a"], [(b"sticky-drain", b"1")])
+    assert made["a"].intent is DRAINING
+    made.adopt(pool()[0])
+    assert made["a"].takes_sessions
+
+
+def test_a_check_that_cannot_tell_undoes_no_drain() -> None:
+    made, _ = pool(checked=True, drain_header=True)
+    made.observe_headers(made["a"], [(b"sticky-drain", b"1")])
+    check(made, CheckResult(True, "connected", drains=None))
+    assert made["a"].intent is DRAINING
+
+
+def test_who_was_ejected_rises_as_others_do_though_checks_were_off() -> None:
+    made, _ = pool(checked=True, slow_start=10)
+    check(made, PASS)
+    fail(made, times=5)
+    made.end_checks()
+    made.begin_checks()
+    assert check(made, PASS) is UNHEALTHY
+    assert check(made, PASS) is HEALTHY
+    assert made["a"].weight < 1, "slow start"
+
+
+def test_a_shorter_slow_start_is_in_force_at_once() -> None:
+    made, clock = pool(slow_start=3600)
+    fail(made, times=5)
+    clock.advance(31)
+    assert made.states[0].weight < 1
+    made.adopt(pool(slow_start=10)[0])
+    clock.advance(11)
+    assert made.states[0].weight == 1
+
+
+def test_a_backup_that_pick_would_not_give_is_none() -> None:
+    made = Pool(
+        "shop",
+        [
+            backend("a", max_requests=1),
+            backend("b", max_requests=1),
+            backend("c", priority=1),
+        ],
+    )
+    made.lease(made["b"])
+    fresh = Resolution(AffinityStatus.NEW)
+    assert not made.has_another(fresh, {"a"}), "b is full, and c is for when it is out"

@@ -31,12 +31,12 @@ class CheckResult:
     Attributes:
         passed: Whether the backend can be used.
         reason: Why, for the operator's log.
-        drains: Whether it wants no new sessions.
+        drains: Whether it wants no new sessions; None if a check of its kind cannot tell.
     """
 
     passed: bool
     reason: str
-    drains: bool = False
+    drains: bool | None = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -81,7 +82,12 @@ class Ejection:
 
     def has_room(self, unhealthy: int, backends: int) -> bool:
         """Whether one more of so many backends may be taken out."""
-        return unhealthy + 1 <= self.max_share * backends
+        return not self.is_too_much(unhealthy + 1, backends)
+
+    def is_too_much(self, unhealthy: int, backends: int) -> bool:
+        """Whether so many that are out are more than `max_share` allows."""
+        # Shares are rarely exact: 0.29 of 100 is a bit less than 29.
+        return unhealthy > self.max_share * backends + 1e-9
 
 
 class Faults:
@@ -90,7 +96,7 @@ class Faults:
     Its consecutive failures are in `BackendState.faults`, where an answer ends the row.
     """
 
-    __slots__ = ("_began", "_failed", "_requests", "_times", "_until")
+    __slots__ = ("_began", "_failed", "_requests", "_times", "_until", "returned")
 
     def __init__(self) -> None:
         self._began: float | None = None
@@ -98,6 +104,8 @@ class Faults:
         self._failed = 0
         self._times = 0
         self._until = 0.0
+        #: When it came back last: what failed of earlier requests says nothing of it any more.
+        self.returned = -math.inf
 
     def observe(self, state: BackendState, rules: Ejection, now: float) -> str | None:
         """Count a failed request. Returns why the backend is to be taken out, or None."""
@@ -131,7 +139,7 @@ class Faults:
     def return_(self, state: BackendState, rules: Ejection | None, now: float) -> None:
         """The backend is back, on probation."""
         self._began = None
-        self._until = now
+        self._until = self.returned = now
         state.faults = 0 if rules is None or rules.failures is None else rules.failures - 1
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Literal, TypeAlias
 
-from ..backend import BackendState, Health
+from ..backend import BackendState, Health, Intent
 from .check import CheckResult, HealthCheck
 from .ejection import Ejection, Faults
 from .slow_start import STEPS, share_after
@@ -90,6 +90,8 @@ class HealthKeeper:
         if slow_start is None:
             for state in [*self._returning]:
                 self._end_slow_start(state)
+        self._next_step = None
+        self._keep_share()
         self._plan()
 
     def follow(self, states: Iterable[BackendState]) -> None:
@@ -102,7 +104,14 @@ class HealthKeeper:
                 self._end_slow_start(state)
         self._unhealthy = {state for state in self._states if state.health is Health.UNHEALTHY}
         self._await_first_checks()
+        self._keep_share()
         self._plan()
+
+    def follow_intents(self) -> None:
+        """Somebody may be in service, or out of it, whom an operator has put there."""
+        if self._ejected:
+            self._keep_share()
+            self._plan()
 
     def begin_checks(self) -> None:
         """Somebody begins to make active checks; `end_checks` is to follow."""
@@ -119,14 +128,16 @@ class HealthKeeper:
     def _await_first_checks(self) -> None:
         if self._checkers and self.check is not None and self.check.initial == "unhealthy":
             for state in self._states:
-                if state.health is Health.UNKNOWN and self._record(state).tracker.is_new:
+                # One that has served already has shown more than that.
+                is_unused = state.health is Health.UNKNOWN and not state.requests
+                if is_unused and self._record(state).tracker.is_new:
                     self._turn(state, Health.UNHEALTHY, NOT_CHECKED, "check")
 
     def _void(self, cause: Cause, reason: str) -> None:
         for state, record in [*self._records.items()]:
             if record.cause == cause:
                 self._return(state, record, Health.UNKNOWN, reason)
-            if cause == "check":
+            if cause == "check" and record.cause != "ejection":
                 record.tracker = Tracker()
 
     # What was observed.
@@ -148,16 +159,24 @@ class HealthKeeper:
         else:
             self._turn(state, health, reason, None)
 
-    def observe_fault(self, state: BackendState, reason: str) -> None:
-        """A request has failed for which the backend is to blame."""
+    def observe_fault(self, state: BackendState, reason: str, *, took: float = 0) -> None:
+        """A request has failed for which the backend is to blame.
+
+        Args:
+            state: The backend.
+            reason: How.
+            took: Seconds since it was sent there.
+        """
         rules = self.ejection
         if rules is None or state not in self._states:
             return
         now, record = self._clock(), self._record(state)
+        if now - took < record.faults.returned:
+            return
         verdict = record.faults.observe(state, rules, now)
         if verdict is None or state.health is Health.UNHEALTHY:
             return
-        if not rules.has_room(len(self._unhealthy), len(self._states)):
+        if not rules.has_room(*self._count_unhealthy()):
             return
         duration = record.faults.eject(rules, now)
         how_long = "until checks pass" if self.is_checked else f"for {duration:g} seconds"
@@ -165,6 +184,26 @@ class HealthKeeper:
         self._ejected[state] = now + duration
         self._turn(state, Health.UNHEALTHY, f"ejected {how_long}: {verdict}: {reason}", "ejection")
         self._plan()
+
+    def _count_unhealthy(self) -> tuple[int, int]:
+        """How many are out of those that would serve, and how many those are."""
+        serving = [
+            state
+            for state in self._states
+            if state.intent is not Intent.DOWN and state.backend.weight > 0
+        ]
+        return sum(state in self._unhealthy for state in serving), len(serving)
+
+    def _keep_share(self) -> None:
+        """Bring back whom requests have taken out, as far as too many are out now."""
+        if self.ejection is None:
+            return
+        for state in sorted(self._ejected, key=lambda state: self._ejected[state]):
+            if not self.ejection.is_too_much(*self._count_unhealthy()):
+                return
+            record = self._record(state)
+            if record.cause == "ejection":
+                self._return(state, record, Health.UNKNOWN, "too many are out")
 
     def observe_health(self, state: BackendState, health: Health, reason: str) -> None:
         """Somebody else says what a backend's health is."""

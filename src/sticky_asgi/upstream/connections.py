@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 from functools import partial
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 
 _DEFAULT_TLS = TLS()
 _CLOSE = (b"connection", b"close")
+
+#: What this process, or its host, has run out of: files, ports, memory. No backend is to blame.
+_OUR_SHORTAGES = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
+)
 
 
 #: Seconds of silence until the system asks a backend's host for a sign of life, seconds between
@@ -192,7 +198,10 @@ class Http1Client:
             raise ConnectTimeout(f"backend {backend.id}: no connection in time") from None
         except (OSError, ValueError) as exc:
             # ValueError: a host or server name that no resolver and no certificate can hold.
-            raise ConnectError(f"backend {backend.id}: {str(exc) or repr(exc)}") from exc
+            error = ConnectError(f"backend {backend.id}: {str(exc) or repr(exc)}")
+            if isinstance(exc, OSError) and exc.errno in _OUR_SHORTAGES:
+                error.side = "gateway"
+            raise error from exc
         if connection.is_usable:  # Else it is gone already, and will not say so again.
             self._connections.add(connection)
         return connection
