@@ -305,8 +305,10 @@ class Call:
         try:
             async with asyncio.timeout(pool.limits.queue_timeout):
                 while not served.is_set():
+                    # Not wait_for(): that of Python 3.11 may swallow that the client has left.
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(served.wait(), _LOOK_EVERY)
+                        async with asyncio.timeout(_LOOK_EVERY):
+                            await served.wait()
                     # If nobody else comes, nobody else notices that a backend is back.
                     pool.advance()
         except TimeoutError:
