@@ -43,7 +43,8 @@ from .intents import IntentKeeper
 from .lease import Lease
 from .limits import Limits
 from .request import RawHeader, RawHeaders, RequestInfo
-from .retries import Retry, RetryBudget
+from .retries import Retry
+from .retry_budget import RetryBudget
 from .timeouts import Timeouts
 from .tls import TLS
 from .waiting_queue import Waiter, WaitingQueue
