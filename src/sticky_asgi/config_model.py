@@ -454,7 +454,7 @@ class AdminSection(Section):
     token: Annotated[None, not_yet("the operator page is")] = None
 
     def build(self) -> StatusEndpoints:
-        return StatusEndpoints(self.path, lambda: True)
+        return StatusEndpoints(self.path, lambda: None)
 
 
 class Document(Section):

@@ -93,6 +93,7 @@ class Gateway:
         self._table = _checked(pools)
         self._readers: dict[Pool, tuple[HeadReader, tuple[object, ...]]] = {}
         self._runtimes = Runtimes(lambda: self.pools)
+        self._was_ready = False
         self._observe_pools()
         self._entered: WeakKeyDictionary[asyncio.AbstractEventLoop, list[AsyncExitStack]] = (
             WeakKeyDictionary()
@@ -107,6 +108,17 @@ class Gateway:
     def pools(self) -> tuple[Pool, ...]:
         """The pools that the routes lead to."""
         return self._table.pools
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether each pool knows its backends. Once they do, later failures change nothing: stale
+        backends are better than none.
+        """
+        if not self._was_ready:
+            self._was_ready = all(
+                pool.discovery is None or pool.watch_status.has_snapshot for pool in self.pools
+            )
+        return self._was_ready
 
     def replace_routes(self, pools: Routes) -> None:
         """Put other routes in force, at once; what is under way ends as it began.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from .backend import BackendState, Intent
 from .events import IntentChanged
@@ -47,21 +47,32 @@ class IntentKeeper:
             until: When a drain ends, or has ended, by the pool's clock.
             reason: Why, for the log.
         """
-        before = state.intent, state.drain_until
+        before, until_then = state.intent, state.drain_until
         state.wished, state.drain_until, state.drained_itself = intent, until, False
-        self._settle(state, before, reason)
+        state.intent = _strictest(state)
+        self._changed()
+        if (before, until_then) != (state.intent, until):
+            self._say(state, before, reason)
 
     def end_drain(self, state: BackendState) -> None:
         """The deadline of a drain has passed: take the backend out of service."""
         if state.wished is Intent.DRAINING:
             self.wish(state, Intent.DOWN, until=state.drain_until, reason="its drain has ended")
 
-    def discover(self, state: BackendState, intent: Intent) -> None:
-        """The pool's source wishes something for a backend."""
-        if intent is not state.discovered:
-            before = state.intent, state.drain_until
-            state.discovered = intent
-            self._settle(state, before, "discovery")
+    def discover(self, states: Iterable[BackendState], intents: Mapping[str, Intent]) -> None:
+        """The pool's source wishes something for some of these backends, and nothing for others."""
+        before: dict[BackendState, Intent] = {}
+        for state in states:
+            wish = intents.get(state.id, Intent.ACTIVE)
+            if wish is not state.discovered:
+                before[state] = state.intent
+                state.discovered = wish
+                state.intent = _strictest(state)
+        if before:
+            self._changed()
+        for state, intent in before.items():
+            if state.intent is not intent:
+                self._say(state, intent, "discovery")
 
     def observe_wish(self, state: BackendState, drains: bool, reason: str) -> None:
         """A backend says whether it wants new sessions."""
@@ -89,22 +100,21 @@ class IntentKeeper:
         state.drain_until = None
         state.wishes_drain = state.drained_itself = False
 
-    def _settle(
-        self, state: BackendState, before: tuple[Intent, float | None], reason: str
-    ) -> None:
-        state.intent = max(state.wished, state.discovered, key=_STRICTNESS.__getitem__)
-        self._changed()
-        if before != (state.intent, state.drain_until):
-            self._tell(
-                IntentChanged(
-                    pool=self._pool,
-                    backend=state.id,
-                    before=before[0],
-                    after=state.intent,
-                    until=state.drain_until,
-                    reason=reason,
-                )
+    def _say(self, state: BackendState, before: Intent, reason: str) -> None:
+        self._tell(
+            IntentChanged(
+                pool=self._pool,
+                backend=state.id,
+                before=before,
+                after=state.intent,
+                until=state.drain_until,
+                reason=reason,
             )
+        )
 
     def __repr__(self) -> str:
         return f"<IntentKeeper of {self._pool}>"
+
+
+def _strictest(state: BackendState) -> Intent:
+    return max(state.wished, state.discovered, key=_STRICTNESS.__getitem__)

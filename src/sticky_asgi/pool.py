@@ -16,7 +16,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 from weakref import WeakSet
 
-from .affinity import Affinity, AffinityStatus, OnLost, Resolution
+from .affinity import (
+    Affinity,
+    AffinityStatus,
+    AnnotatedCookie,
+    CookieSettings,
+    OnLost,
+    Resolution,
+    SignedCookie,
+)
 from .backend import Backend, BackendState, Health, Intent
 from .balancers import Balancer, RoundRobin
 from .checks import check_object, check_type, is_amount
@@ -45,6 +53,7 @@ from .limits import Limits
 from .request import RawHeader, RawHeaders, RequestInfo
 from .retries import Retry
 from .retry_budget import RetryBudget
+from .snapshot import Discovery, Snapshot, WatchOptions, WatchStatus
 from .timeouts import Timeouts
 from .tls import TLS
 from .waiting_queue import Waiter, WaitingQueue
@@ -69,10 +78,14 @@ class Pool:
     Args:
         name: The pool's name: in logs, in the affinity cookie's default name and in its salt.
         backends: URLs or `Backend` objects, with distinct ids. The order matters to nobody.
+        discovery: Where the backends come from instead, such as `KubernetesService("web")`. They
+            are followed as long as the gateway's lifespan lasts.
+        watch: How the source is followed. Default `WatchOptions()`.
         balancer: Chooses a backend for a new session. Default `RoundRobin()`. One object serves
             one pool.
-        affinity: Remembers which backend a visitor belongs to, as `SignedCookie` does. Default
-            None: every request is a new session.
+        affinity: Remembers which backend a visitor belongs to, as `SignedCookie` does;
+            `AnnotatedCookie` as the source of the backends says. Default None: every request is a
+            new session.
         retry: When a failed attempt is repeated. Default `Retry()`; None: never.
         timeouts: Default `Timeouts()`.
         limits: Default `Limits()`.
@@ -99,8 +112,9 @@ class Pool:
             `time.monotonic`; tests have others.
 
     Raises:
-        ValueError: A bad name, two backends of one id, an unknown `host` or `panic`, a
-            `slow_start` that is no time.
+        ValueError: A bad name, neither backends nor discovery, or both, two backends of one id, an
+            unknown `host` or `panic`, a `slow_start` that is no time, an `AnnotatedCookie`
+            without discovery.
         TypeError: An argument that is not what it should be.
     """
 
@@ -108,8 +122,10 @@ class Pool:
     # be looked up in a dictionary, many times a request.
     __slots__ = (
         "__weakref__",
+        "_annotated",
         "_backends",
         "_clock",
+        "_cookie_settings",
         "_departed",
         "_fault_statuses",
         "_groups",
@@ -124,6 +140,7 @@ class Pool:
         "announces",
         "balancer",
         "clock",
+        "discovery",
         "drain_header",
         "ejection",
         "followers",
@@ -145,16 +162,20 @@ class Pool:
         "tls",
         "transport",
         "version",
+        "watch",
+        "watch_status",
         "websocket",
     )
 
     def __init__(
         self,
         name: str,
-        backends: Iterable[str | Backend],
+        backends: Iterable[str | Backend] | None = None,
         *,
+        discovery: Discovery | None = None,
+        watch: WatchOptions = WatchOptions(),
         balancer: Balancer | None = None,
-        affinity: Affinity | None = None,
+        affinity: Affinity | AnnotatedCookie | None = None,
         retry: Retry | None = Retry(),
         timeouts: Timeouts = Timeouts(),
         limits: Limits = Limits(),
@@ -182,7 +203,16 @@ class Pool:
                 f"slow_start must be a positive number of seconds or None, got {slow_start!r}"
             )
         check_object("balancer", balancer, "pick")
-        check_object("affinity", affinity, "resolve", "issue")
+        if (backends is None) == (discovery is None):
+            raise ValueError(f"pool {name!r} takes either backends or discovery")
+        check_object("discovery", discovery, "watch")
+        check_type("watch", watch, WatchOptions)
+        if not isinstance(affinity, AnnotatedCookie):
+            check_object("affinity", affinity, "resolve", "issue")
+        elif discovery is None:
+            raise ValueError(
+                "affinity must be a SignedCookie without discovery: there is nobody to annotate it"
+            )
         check_type("retry", retry, Retry, None)
         check_type("timeouts", timeouts, Timeouts)
         check_type("limits", limits, Limits)
@@ -199,6 +229,9 @@ class Pool:
         self.tls = tls
         self.websocket = websocket
         self.transport = transport
+        self.discovery = discovery
+        self.watch = watch
+        self.watch_status = WatchStatus()
         self.host: Literal["pass", "backend"] = host
         self.clock = clock
         self.health_check = health_check
@@ -211,12 +244,14 @@ class Pool:
         #: Called when a check may be due earlier: other backends or policies, or one was ejected.
         self.followers: set[Callable[[], object]] = set()
         self._keeper = HealthKeeper(self._turn, self._changed, clock)
-        self._intents = IntentKeeper(name, self._intents_changed, self._tell)
+        self._intents = IntentKeeper(name, self._intents_changed, self.tell)
         self.in_flight = 0
         self.version = 0
         #: Rises whenever another pool's policies are adopted.
         self.policies_version = 0
-        self._use_affinity(affinity)
+        self._annotated: AnnotatedCookie | None = None
+        self._cookie_settings: CookieSettings | None = None
+        self._declare_affinity(affinity)
         #: Told of every change, for as long as they live.
         self.observers: WeakSet[PoolObserver] = WeakSet()
         self._states: dict[str, BackendState] = {}
@@ -226,7 +261,7 @@ class Pool:
         self._groups: Groups | None = None
         self._has_panicked = False
         self._use_health_policies()
-        self.replace(backends)
+        self.replace(backends or ())
 
     # The set of backends.
 
@@ -265,19 +300,37 @@ class Pool:
         Raises:
             ValueError: Two backends of one id; then nothing has changed.
         """
-        self._replace(backends, {})
+        self._replace(_snapshot_of(backends), {})
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """Put in force what the pool's source says, at once and as a whole.
+
+        As `replace`, and what the source wishes for backends and for the cookie as well.
+
+        Raises:
+            ValueError: The cookie's settings do not go together with the pool's own; everything
+                else is in force then, and the cookie is what it was.
+        """
+        self._replace(snapshot.backends, {}, snapshot.intents)
+        self.watch_status.has_snapshot = True
+        self._use_settings(snapshot.affinity)
 
     def _replace(
-        self, backends: Iterable[str | Backend], new_states: Mapping[str, BackendState]
+        self,
+        snapshot: tuple[Backend, ...],
+        new_states: Mapping[str, BackendState],
+        intents: Mapping[str, Intent] | None = None,
     ) -> None:
-        snapshot = _snapshot_of(backends)
-        twice = [key for key, n in Counter(backend.id for backend in snapshot).items() if n > 1]
-        if twice:
-            raise ValueError(f"pool {self.name!r} has two backends with the id {twice[0]!r}")
+        if len({backend.id for backend in snapshot}) < len(snapshot):
+            counts = Counter(backend.id for backend in snapshot)
+            twice = next(key for key, count in counts.items() if count > 1)
+            raise ValueError(f"pool {self.name!r} has two backends with the id {twice!r}")
         previous = self._states
         self._states = {
             backend.id: self._state_of(backend, new_states.get(backend.id)) for backend in snapshot
         }
+        if intents is not None:
+            self._intents.discover(self._states.values(), intents)
         for key, state in previous.items():
             if key in self._states:
                 continue
@@ -294,7 +347,7 @@ class Pool:
         added = tuple(key for key in self._states if key not in previous)
         removed = tuple(key for key in previous if key not in self._states)
         if added or removed:
-            self._tell(BackendsReplaced(pool=self.name, added=added, removed=removed))
+            self.tell(BackendsReplaced(pool=self.name, added=added, removed=removed))
         self._tell_followers()
 
     def adopt(self, other: Pool) -> None:
@@ -320,10 +373,51 @@ class Pool:
         if self.drain_header and not other.drain_header:
             self._intents.forget_wishes(self._states.values(), "its header is not read any more")
         self.drain_header = other.drain_header
-        self._use_affinity(other.affinity)
+        self._adopt_discovery(other)
+        self._declare_affinity(other._annotated or other.affinity)
         self._use_health_policies()
         self.policies_version += 1
-        self._replace(other.backends, other._states)
+        if other.discovery is None:
+            self._replace(other.backends, other._states, {})
+        else:
+            # Until the new source has spoken, what is known stays in force.
+            self._replace(self.backends, {})
+
+    def _adopt_discovery(self, other: Pool) -> None:
+        self.watch = other.watch
+        if other.discovery == self.discovery:
+            return  # The watch goes on.
+        self.discovery = other.discovery
+        status, self.watch_status = self.watch_status, WatchStatus()
+        # Stale backends are better than none, and no reason to be not ready.
+        self.watch_status.has_snapshot = status.has_snapshot or bool(self._states)
+
+    def _declare_affinity(self, affinity: Affinity | AnnotatedCookie | None) -> None:
+        """Put in force the affinity that the program, or the file, has set."""
+        if isinstance(affinity, AnnotatedCookie):
+            self._annotated = affinity
+            affinity = affinity.make(self._cookie_settings)
+        else:
+            self._annotated = None
+        self._use_affinity(affinity)
+
+    def _use_settings(self, settings: CookieSettings | None) -> None:
+        """Put in force what the source says of affinity, if it has a say."""
+        if self._annotated is None or settings == self._cookie_settings:
+            return
+        cookie = self._annotated.make(settings)
+        self._cookie_settings = settings
+        before = self._cookie_name()
+        self._use_affinity(cookie)
+        self.policies_version += 1
+        after = self._cookie_name()
+        logger.info("pool %s: affinity cookie: %s", self.name, after or "none")
+        if before is not None and before != after:
+            logger.warning("pool %s: sessions of the cookie %s are dropped", self.name, before)
+
+    def _cookie_name(self) -> str | None:
+        cookie = self.affinity
+        return cookie.cookie_name(self) if isinstance(cookie, SignedCookie) else None
 
     def _use_affinity(self, affinity: Affinity | None) -> None:
         self.affinity = affinity
@@ -350,7 +444,8 @@ class Pool:
         state = self._states.get(backend.id) or self._departed.pop(backend.id, None)
         if state is None:
             return new or BackendState(backend)
-        state.use(backend)
+        if state.backend is not backend:
+            state.use(backend)
         return state
 
     def add(self, backend: str | Backend) -> Backend:
@@ -406,7 +501,8 @@ class Pool:
         self._keeper.follow_intents()
         self._changed()
 
-    def _tell(self, event: PoolEvent) -> None:
+    def tell(self, event: PoolEvent) -> None:
+        """Tell everyone who observes the pool."""
         for observer in tuple(self.observers):
             observer.observe(self, event)
 
@@ -494,7 +590,7 @@ class Pool:
         if Health.UNHEALTHY in (before, health):
             # Else it can be used as before.
             self._changed()
-        self._tell(
+        self.tell(
             HealthChanged(
                 pool=self.name, backend=state.id, before=before, after=health, reason=reason
             )
@@ -677,7 +773,9 @@ class Pool:
         )
         held = ", ".join(f"{n} {word}" for word, n in sorted(counts.items())) or "empty"
         waiting = f", {self.queued} queued" if self._queue else ""
-        return f"<Pool {self.name} [{held} | {self.in_flight} in flight{waiting}]>"
+        error = self.watch_status.error
+        trouble = f" | discovery: {error}" if error is not None else ""
+        return f"<Pool {self.name} [{held} | {self.in_flight} in flight{waiting}{trouble}]>"
 
 
 def _snapshot_of(backends: Iterable[str | Backend]) -> tuple[Backend, ...]:

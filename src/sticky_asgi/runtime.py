@@ -1,5 +1,5 @@
 """What a gateway holds in each event loop: upstream clients, a watch over the clients that wait,
-health checks, and in-process backends' lifespans.
+health checks, sources of backends, and in-process backends' lifespans.
 
 Nothing is made before an event loop runs, so a gateway can be built at import, survive a fork, and
 serve several loops.
@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from weakref import WeakKeyDictionary
 
 from .backend import BackendState, Intent
+from .discovery.watcher import Watchers
 from .exceptions import DrainEnded
 from .exchange import ClientWatch
 from .lifespan import run_lifespan
@@ -56,7 +57,8 @@ class Runtimes:
             self._has_warned = True
             logger.warning(
                 "the gateway was not started by a lifespan: it starts with its first request, "
-                "makes no health checks, and in-process backends get no lifespan"
+                "makes no health checks, follows no discovery, and in-process backends get no "
+                "lifespan"
             )
 
     async def _guard(
@@ -98,10 +100,14 @@ class Runtimes:
             stack.push_async_callback(runtime.clients.aclose)
             runtime.probers = Probers(runtime.clients)
             stack.push_async_callback(runtime.probers.aclose)
+            runtime.watchers = Watchers()
+            stack.push_async_callback(runtime.watchers.aclose)
             self.expect_ends_of_drains()
             try:
                 if previous is not None and previous.guard is not None:
                     await previous.guard.aclose()
+                runtime.watchers.follow(self._pools())
+                await runtime.watchers.wait_for_start()
                 runtime.probers.follow(self._pools())
                 yield
             finally:
@@ -139,6 +145,8 @@ class Runtimes:
             runtime.clients.keep_only(self._pools())
             if runtime.probers is not None:
                 runtime.probers.follow(self._pools())
+            if runtime.watchers is not None:
+                runtime.watchers.follow(self._pools())
 
 
 class Runtime:
@@ -150,6 +158,7 @@ class Runtime:
         self.is_managed = is_managed
         #: None where no lifespan holds them.
         self.probers: Probers | None = None
+        self.watchers: Watchers | None = None
         self.guard: AsyncGenerator[None, None] | None = None
         self._drains: dict[BackendState, asyncio.TimerHandle] = {}
 

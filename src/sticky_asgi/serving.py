@@ -185,7 +185,12 @@ class Service:
         admin = self.config.document.admin
         if admin is None:
             return None
-        return StatusEndpoints(admin.path, lambda: not self.stopping.has_begun)
+        return StatusEndpoints(admin.path, self._why_not_ready)
+
+    def _why_not_ready(self) -> str | None:
+        if self.stopping.has_begun:
+            return "stopping"
+        return None if self.gateway.is_ready else "waiting for backends"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
