@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +23,7 @@ from sticky_asgi import (
 from sticky_asgi.testing import VirtualClock
 from tests.gateways import Lane, transport_of
 from tests.servers import (
+    WAIT,
     Connection,
     Handler,
     RawBackend,
@@ -142,6 +144,31 @@ def test_answers_take_nobody_out(handler: Handler, options: dict[str, Any]) -> N
             front.request()
         assert front.pool[first].health is UNKNOWN
         assert front.pool[first].faults == 0
+
+
+def test_late_answers_do_not_end_the_probation() -> None:
+    """A request that was sent before its backend was taken out, and answered when it is back."""
+    clock, is_late = VirtualClock(), threading.Event()
+
+    def handler(connection: Connection) -> None:
+        if connection.read_request().target == b"/late":
+            assert is_late.wait(WAIT)
+            connection.send(response(200, b"late"))
+
+    with serving(handler, OK, clock=clock) as (front, [bad, _]), RawClient(front.port) as client:
+        client.send(encode_request("GET", b"/late"))
+        eventually(lambda: front.pool[bad].in_flight)
+        for _ in range(2):
+            assert front.request().body == b"fine"
+        assert front.pool[bad].health is UNHEALTHY
+        clock.advance(30)
+        assert front.pool.states[0].health is UNKNOWN
+        is_late.set()
+        assert client.read_response().body == b"late"
+        assert front.pool[bad].faults == 1, "on probation"
+        clock.advance(1)
+        assert front.request().body == b"fine"
+        assert front.pool[bad].health is UNHEALTHY
 
 
 def test_failures_with_answers_between_them_take_nobody_out() -> None:

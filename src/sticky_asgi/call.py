@@ -336,7 +336,7 @@ class Call:
         if self.patience is not None:
             self.patience.reschedule(None)
         if state.faults or status in pool.noted_statuses:
-            pool.observe_answer(state, status)
+            pool.observe_answer(state, status, took=now - self.attempt_began)
             if status in pool.retry.on_status and self._turns_down(status, state, resolution):
                 raise UnwantedStatus(status)
         if pool.drain_header:

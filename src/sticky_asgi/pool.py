@@ -478,12 +478,18 @@ class Pool:
         if not isinstance(error, UnwantedStatus):
             self._observe_fault(state, str(error), took)
 
-    def observe_answer(self, state: BackendState, status: int) -> None:
-        """A backend has answered a request. To be told if it has `faults`, or of noted statuses."""
+    def observe_answer(self, state: BackendState, status: int, *, took: float = 0) -> None:
+        """A backend has answered a request. To be told if it has `faults`, or of noted statuses.
+
+        Args:
+            state: The backend.
+            status: Of the answer.
+            took: Seconds since it was asked, as for `observe_failure`.
+        """
         if status in self._fault_statuses:
-            self._observe_fault(state, f"status {status}")
+            self._observe_fault(state, f"status {status}", took)
         else:
-            state.faults = 0
+            self._keeper.observe_answer(state, took=took)
 
     def _observe_fault(self, state: BackendState, reason: str, took: float = 0) -> None:
         before = state.health

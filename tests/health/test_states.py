@@ -739,6 +739,21 @@ def test_a_request_from_before_the_return_says_nothing_of_it() -> None:
     assert made["a"].health is UNHEALTHY, "on probation"
 
 
+@pytest.mark.parametrize("status", [200, 503], ids=["good", "bad"])
+def test_an_answer_to_a_request_from_before_the_return_says_nothing_of_it(status: int) -> None:
+    made, clock = pool(ejection=Ejection(statuses=[503]))
+    fail(made, times=5)
+    clock.advance(31)
+    assert made.states[0].health is UNKNOWN
+    with made.lease(made["a"]) as state:
+        made.observe_answer(state, status, took=60)
+    assert (state.health, state.faults) == (UNKNOWN, 4), "on probation"
+    clock.advance(1)
+    with made.lease(state):
+        made.observe_answer(state, 200, took=0.5)
+    assert state.faults == 0
+
+
 def test_a_first_check_that_passes_changes_nobodys_candidates() -> None:
     made, _ = pool(checked=True)
     made.pick(REQUEST)

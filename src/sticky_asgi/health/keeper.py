@@ -159,6 +159,17 @@ class HealthKeeper:
         else:
             self._turn(state, health, reason, None)
 
+    def observe_answer(self, state: BackendState, *, took: float = 0) -> None:
+        """A request was answered: that ends a row of failures, and probation.
+
+        Args:
+            state: The backend.
+            took: Seconds since it was sent there.
+        """
+        record = self._records.get(state)
+        if record is None or self._clock() - took >= record.faults.returned:
+            state.faults = 0
+
     def observe_fault(self, state: BackendState, reason: str, *, took: float = 0) -> None:
         """A request has failed for which the backend is to blame.
 
