@@ -146,6 +146,19 @@ def test_answers_take_nobody_out(handler: Handler, options: dict[str, Any]) -> N
         assert front.pool[first].faults == 0
 
 
+def test_a_bad_status_with_a_broken_body_is_one_failure(lane: Lane) -> None:
+    def handler(connection: Connection) -> None:
+        connection.read_request()
+        connection.send(b"HTTP/1.1 503 Busy\r\nContent-Length: 100\r\n\r\nhalf")
+
+    rules = Ejection(failures=4, failure_share=None, statuses=[503])
+    with serving(handler, OK, lane=lane, ejection=rules) as (front, [bad, _]):
+        for number in range(1, 4):
+            front.request()
+            front.event(of=number)
+            assert front.pool[bad].faults == number
+
+
 def test_late_answers_do_not_end_the_probation() -> None:
     """A request that was sent before its backend was taken out, and answered when it is back."""
     clock, is_late = VirtualClock(), threading.Event()

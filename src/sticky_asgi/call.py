@@ -69,6 +69,7 @@ class Call:
         "attempt_began",
         "attempts",
         "began",
+        "blamed",
         "exchange",
         "first_byte",
         "has_asked_all",
@@ -104,6 +105,8 @@ class Call:
         self.tried: Collection[str] = ()
         self.refused: Collection[str] = ()
         self.state: BackendState | None = None
+        #: Whose answer counts as failed, for its status.
+        self.blamed: BackendState | None = None
         self.inbound: InboundRequest | None = None
         self.resolution: Resolution | None = None
         self.is_repeating = False
@@ -227,7 +230,7 @@ class Call:
         self.tried = {*self.tried, state.id}
         if exc.side == "backend":
             took = time.perf_counter() - self.attempt_began
-            self.pool.observe_failure(state, exc, took=took)
+            self.pool.observe_failure(state, exc, took=took, is_counted=self.blamed is state)
         if self.pool.retry.allows_same_backend(exc):
             self.refused = {*self.refused, state.id}
         return (
@@ -336,7 +339,8 @@ class Call:
         if self.patience is not None:
             self.patience.reschedule(None)
         if state.faults or status in pool.noted_statuses:
-            pool.observe_answer(state, status, took=now - self.attempt_began)
+            if pool.observe_answer(state, status, took=now - self.attempt_began):
+                self.blamed = state
             if status in pool.retry.on_status and self._turns_down(status, state, resolution):
                 raise UnwantedStatus(status)
         if pool.drain_header:

@@ -463,7 +463,12 @@ class Pool:
         self._keeper.observe_check(state, result)
 
     def observe_failure(
-        self, state: BackendState, error: UpstreamError, *, took: float = 0
+        self,
+        state: BackendState,
+        error: UpstreamError,
+        *,
+        took: float = 0,
+        is_counted: bool = False,
     ) -> None:
         """A request has failed, and its backend is to blame.
 
@@ -472,24 +477,29 @@ class Pool:
             error: How.
             took: Seconds since it was sent there: one from before the backend came back says
                 nothing of it any more.
+            is_counted: Whether it counts already, for the status of its answer.
         """
         state.observe_failure()
         # A status is an answer: see `observe_answer`.
-        if not isinstance(error, UnwantedStatus):
+        if not is_counted and not isinstance(error, UnwantedStatus):
             self._observe_fault(state, str(error), took)
 
-    def observe_answer(self, state: BackendState, status: int, *, took: float = 0) -> None:
+    def observe_answer(self, state: BackendState, status: int, *, took: float = 0) -> bool:
         """A backend has answered a request. To be told if it has `faults`, or of noted statuses.
 
         Args:
             state: The backend.
             status: Of the answer.
             took: Seconds since it was asked, as for `observe_failure`.
+
+        Returns:
+            Whether the request counts as failed, for its status.
         """
         if status in self._fault_statuses:
             self._observe_fault(state, f"status {status}", took)
-        else:
-            self._keeper.observe_answer(state, took=took)
+            return True
+        self._keeper.observe_answer(state, took=took)
+        return False
 
     def _observe_fault(self, state: BackendState, reason: str, took: float = 0) -> None:
         before = state.health

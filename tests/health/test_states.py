@@ -13,6 +13,7 @@ from sticky_asgi import (
     Backend,
     BackendState,
     ConnectError,
+    ConnectionLost,
     Ejection,
     Health,
     HealthCheck,
@@ -752,6 +753,15 @@ def test_an_answer_to_a_request_from_before_the_return_says_nothing_of_it(status
     with made.lease(state):
         made.observe_answer(state, 200, took=0.5)
     assert state.faults == 0
+
+
+def test_a_bad_status_with_a_broken_body_is_one_failure() -> None:
+    made, _ = pool(ejection=Ejection(failures=2, statuses=[503]))
+    state = made["a"]
+    is_counted = made.observe_answer(state, 503)
+    made.observe_failure(state, ConnectionLost("broken off", stage="body"), is_counted=is_counted)
+    assert (state.faults, state.failures) == (1, 1)
+    assert not made.observe_answer(state, 200)
 
 
 def test_a_first_check_that_passes_changes_nobodys_candidates() -> None:
