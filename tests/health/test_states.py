@@ -427,6 +427,35 @@ def test_switching_ejection_off_brings_back_whom_it_took() -> None:
     assert [made[id].health for id in "ab"] == [UNKNOWN, UNHEALTHY]
 
 
+@pytest.mark.parametrize(
+    ("times", "passed", "rules", "left"),
+    [
+        pytest.param(1, 0, Ejection(duration=5), 5, id="shorter"),
+        pytest.param(1, 27, Ejection(duration=5), 3, id="nearly over"),
+        pytest.param(2, 0, Ejection(duration=5), 10, id="the second time"),
+        pytest.param(2, 0, Ejection(duration=5, max_duration=7), 7, id="a limit"),
+        pytest.param(1, 0, Ejection(duration=60), 30, id="longer"),
+        pytest.param(1, 0, Ejection(), 30, id="the same"),
+    ],
+)
+def test_a_shorter_ejection_is_in_force_at_once(
+    times: int, passed: float, rules: Ejection, left: float
+) -> None:
+    made, clock = pool()
+    for number in range(times):
+        clock.advance(30 * number)
+        made.advance()
+        fail(made, times=5)
+    clock.advance(passed)
+    made.adopt(Pool("shop", [backend(id) for id in "ab"], ejection=rules))
+    clock.advance(left - 0.5)
+    made.advance()
+    assert made["a"].health is UNHEALTHY
+    clock.advance(0.5)
+    made.advance()
+    assert made["a"].health is UNKNOWN
+
+
 def test_a_reload_keeps_health() -> None:
     made, clock = pool("abcd", checked=True)
     check(made, PASS, FAIL, FAIL)

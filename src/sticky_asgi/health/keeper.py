@@ -87,12 +87,21 @@ class HealthKeeper:
         self.check, self.ejection, self.slow_start = check, ejection, slow_start
         if ejection is None:
             self._void("ejection", "ejection was switched off")
+        else:
+            self._shorten(ejection)
         if slow_start is None:
             for state in [*self._returning]:
                 self._end_slow_start(state)
         self._next_step = None
         self._keep_share()
         self._plan()
+
+    def _shorten(self, rules: Ejection) -> None:
+        """Nobody who is out already stays out for longer than these rules have it."""
+        now = self._clock()
+        for state, until in [*self._ejected.items()]:
+            latest = now + self._record(state).faults.how_long(rules)
+            self._ejected[state] = min(until, latest)
 
     def follow(self, states: Iterable[BackendState]) -> None:
         """These, and nobody else, are the pool's backends now."""
