@@ -212,6 +212,8 @@ class Call:
             async with asyncio.timeout(seconds) as self.patience:
                 await self.exchange.forward(client, request, self)
         except TimeoutError:
+            if self.patience is None or not self.patience.expired():
+                raise  # It is not ours.
             raise ResponseTimeout(f"no answer within the {seconds:g} seconds of a try") from None
 
     def _may_ask_again(self, resolution: Resolution) -> bool:
