@@ -534,14 +534,14 @@ class Pool:
             if state.drained_itself:
                 self._observe_wish(state, False, reason)
 
-    def _turn(self, state: BackendState, health: Health, reason: str) -> None:
+    def _turn(self, state: BackendState, health: Health, reason: str, is_news: bool) -> None:
         """Every change of health comes through here."""
         before = state.health
         if health is before:
             return
         state.health = health
         is_bad_news = health is Health.UNHEALTHY and reason != NOT_CHECKED
-        level = logging.WARNING if is_bad_news else logging.INFO
+        level = logging.WARNING if is_bad_news else logging.INFO if is_news else logging.DEBUG
         logger.log(level, "pool %s: backend %s is %s, was %s (%s)",
                    self.name, state.id, health.value, before.value, reason)  # fmt: skip
         if Health.UNHEALTHY in (before, health):

@@ -191,10 +191,48 @@ def test_every_change_has_a_reason(caplog: pytest.LogCaptureFixture) -> None:
         ("b", UNKNOWN, HEALTHY, "set by hand"),
         ("b", HEALTHY, UNHEALTHY, "too hot"),
     ]
-    assert [(record.levelname, record.message) for record in caplog.records][1:3] == [
+    assert [(record.levelname, record.message) for record in caplog.records][:2] == [
         ("WARNING", "pool shop: backend a is unhealthy, was healthy (check: status 503)"),
         ("INFO", "pool shop: backend a is healthy, was unhealthy (check: status 200)"),
     ]
+
+
+def test_the_log_is_not_filled_with_backends_that_are_well(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "sticky_asgi")
+    made, _ = pool("abcdef", checked=True)
+    for id in "abcd":
+        check(made, PASS, id=id)
+    assert len(made.changes) == 4, "listeners are told"
+    assert not caplog.records
+    check(made, FAIL, id="e")
+    fail(made, "f", times=5)
+    made.set_health("f", UNKNOWN)
+    check(made, PASS, id="f")
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("WARNING", "pool shop: backend e is unhealthy, was unknown (check: status 503)"),
+        (
+            "WARNING",
+            "pool shop: backend f is unhealthy, was unknown "
+            "(ejected until checks pass: 5 failures in a row: refused)",
+        ),
+        ("INFO", "pool shop: backend f is unknown, was unhealthy (set by hand)"),
+        ("INFO", "pool shop: backend f is healthy, was unknown (check: status 200)"),
+    ]
+
+
+@pytest.mark.parametrize("result", [PASS, FAIL], ids=["pass", "fail"])
+def test_the_log_tells_who_is_waited_for(
+    result: CheckResult, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "sticky_asgi")
+    made, _ = pool("a", checked=True, health_check=HealthCheck(initial="unhealthy"))
+    check(made, result)
+    said = [(record.levelname, record.message) for record in caplog.records]
+    assert said[0] == ("INFO", "pool shop: backend a is unhealthy, was unknown (not checked yet)")
+    well = ("INFO", "pool shop: backend a is healthy, was unhealthy (check: status 200)")
+    assert said[1:] == ([well] if result is PASS else [])
 
 
 # Ejection
