@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from sticky_asgi import (
     Backend,
     Ejection,
+    Gateway,
     Health,
     Intent,
     Pool,
@@ -323,7 +326,7 @@ def test_a_response_that_drains_its_backend(lane: Lane, is_on: bool) -> None:
     affinity = SignedCookie(SECRET, name="shop")
     with serving(leaving, OK, lane=lane, drain_header=is_on, affinity=affinity) as (front, ids):
         answer = front.request()
-        assert answer.body == b"leaving"
+        assert (answer.body, answer.get(b"sticky-drain")) == (b"leaving", None if is_on else b"1")
         cookie = (answer.get(b"set-cookie") or b"").partition(b";")[0]
         if not is_on:
             assert front.request().body == b"still here"
@@ -331,5 +334,53 @@ def test_a_response_that_drains_its_backend(lane: Lane, is_on: bool) -> None:
         assert front.pool[ids[0]].intent is Intent.DRAINING
         assert front.request().body == b"fine"
         for body in (b"still here", b"back"):
-            assert front.request(headers=[(b"Cookie", cookie)]).body == body
+            answer = front.request(headers=[(b"Cookie", cookie)])
+            assert (answer.body, answer.get(b"sticky-drain")) == (body, None)
         assert front.pool[ids[0]].intent is Intent.ACTIVE
+
+
+def test_the_drain_header_is_for_the_gateway_whatever_it_says(lane: Lane) -> None:
+    """Also in heads that are remembered: these come again and again."""
+    words = [(b"Sticky-Drain", b"0"), (b"X-App", b"1"), (b"Sticky-Drain", b"perhaps")]
+    with serving(responding(response(200, b"fine", words)), lane=lane, drain_header=True) as (
+        front,
+        [only],
+    ):
+        for _ in range(4):
+            answer = front.request()
+            assert (answer.get(b"sticky-drain"), answer.get(b"x-app")) == (None, b"1")
+        front.pool.drain_header = False
+        answer = front.request()
+        values = [value for name, value in answer.headers if name.lower() == b"sticky-drain"]
+        assert values == [b"0", b"perhaps"]
+        assert front.pool[only].intent is Intent.ACTIVE
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+def test_an_application_in_process_drains_itself(kind: str) -> None:
+    words = [(b"sticky-drain", b"1"), (b"x-app", b"1")]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept", "headers": words})
+            await send({"type": "websocket.close"})
+        elif scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": words})
+            await send({"type": "http.response.body", "body": b"leaving"})
+
+    pool = Pool("shop", [Backend(app=app, id="a")], drain_header=True)
+    client = TestClient(Gateway({"/": pool}))
+    if kind == "http":
+        assert dict(client.get("/").headers) == {"x-app": "1"}
+    else:
+        with client.websocket_connect("/") as websocket:
+            assert websocket.extra_headers == [(b"x-app", b"1")]
+    assert pool["a"].intent is Intent.DRAINING
+
+
+def test_an_answer_that_is_turned_down_drains_its_backend() -> None:
+    leaving = responding(response(503, b"leaving", [(b"Sticky-Drain", b"1")]))
+    options: dict[str, Any] = {"drain_header": True, "retry": Retry(on_status=[503])}
+    with serving(leaving, OK, **options) as (front, [first, _]):
+        assert front.request().body == b"fine"
+        assert front.pool[first].intent is Intent.DRAINING

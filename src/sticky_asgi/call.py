@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from contextlib import suppress
 
 from starlette.types import Scope
@@ -35,7 +35,7 @@ from .headers import is_cacheable
 from .inbound import HeadReader, InboundRequest
 from .lease import Lease
 from .pool import Pool
-from .request import RawHeader, RequestInfo
+from .request import RawHeaders, RequestInfo
 from .routes import Route
 from .target import raw_path_of
 from .upstream import (
@@ -329,33 +329,29 @@ class Call:
         # It is no retry in the sense of `Retry.attempts`.
         return self._allows(error, attempt=0)
 
-    def answered(self, response: UpstreamResponse | UpstreamWebSocket) -> Sequence[RawHeader]:
+    def answered(self, response: UpstreamResponse | UpstreamWebSocket) -> RawHeaders:
         """A backend has answered: take note, and say to the visitor which one it was."""
         pool, state, resolution = self.pool, self.state, self.resolution
         assert state is not None, "who answers has been asked"
         assert resolution is not None
-        status = response.status
+        status, headers = response.status, response.headers
         now = time.perf_counter()
         self.first_byte = now - self.began
         state.observe_latency(now - self.attempt_began)
         if self.patience is not None:
             self.patience.reschedule(None)
+        if pool.drain_header:
+            headers = pool.observe_headers(state, headers)
         if state.faults or status in pool.noted_statuses:
             if pool.observe_answer(state, status, took=now - self.attempt_began):
                 self.blamed = state
             if status in pool.retry.on_status and self._turns_down(status, state, resolution):
                 raise UnwantedStatus(status)
-        if pool.drain_header:
-            pool.observe_headers(state, response.headers)
         self._end_repeat()
         issued = pool.issue(resolution, state.backend)
-        if (
-            issued
-            and pool.makes_private
-            and is_cacheable(self.scope["method"], status, response.headers)
-        ):
-            return [(b"cache-control", b"private"), *issued]
-        return issued
+        if issued and pool.makes_private and is_cacheable(self.scope["method"], status, headers):
+            return [*headers, (b"cache-control", b"private"), *issued]
+        return [*headers, *issued]
 
     def _turns_down(self, status: int, state: BackendState, resolution: Resolution) -> bool:
         """Whether another backend is to be asked instead of passing this answer on."""

@@ -37,7 +37,7 @@ from .health import (
     HealthCheck,
     HealthKeeper,
     Schedule,
-    drain_wish,
+    take_drain_wish,
 )
 from .lease import Lease
 from .limits import Limits
@@ -85,8 +85,8 @@ class Pool:
         panic: What happens when nobody can be used: `"none"` (default) answers 503, `"all"` takes
             everybody for healthy.
         drain_header: Whether any response with `Sticky-Drain: 1` means that its backend wants no
-            new sessions, until `Sticky-Drain: 0` or until a check passes without it. Default
-            False: only responses to checks are looked at.
+            new sessions, until `Sticky-Drain: 0` or until a check passes without it. Visitors do
+            not get to see it. Default False: only responses to checks are looked at.
         transport: An `httpx.AsyncBaseTransport` (httpx2's works too) that carries the requests
             instead of the gateway's own HTTP/1.1 transport. `timeouts` are handed to it as httpx
             does; `tls` and keep-alive are its own business. You close it. WebSockets pass it by:
@@ -509,11 +509,16 @@ class Pool:
             self.schedule.hasten(state, self.clock(), self.health_check)
             self._tell_followers()
 
-    def observe_headers(self, state: BackendState, headers: RawHeaders) -> None:
-        """A backend has answered a request, and its header may say whether it is to be drained."""
-        wish = drain_wish(headers)
+    def observe_headers(self, state: BackendState, headers: RawHeaders) -> RawHeaders:
+        """A backend has answered a request, and its header may say whether it is to be drained.
+
+        Returns:
+            What of the header is for the visitor.
+        """
+        wish, rest = take_drain_wish(headers)
         if wish is not None and self._states.get(state.id) is state:
             self._observe_wish(state, wish, "a response")
+        return rest
 
     def _observe_wish(self, state: BackendState, drains: bool, reason: str) -> None:
         """A backend says whether it wants new sessions. Nothing an operator wished is undone."""
