@@ -923,8 +923,11 @@ def test_a_pool_without_retry_repeats_nothing() -> None:
             assert backend.requests == []
 
 
-def test_the_budget_bounds_repeats(http: HttpImplementation, lane: Lane) -> None:
-    """Three repeats may be under way whatever the share says; the fourth is refused."""
+@contextlib.contextmanager
+def _slow_and_dead(
+    **options: Any,
+) -> Iterator[tuple[Watched, RawBackend, threading.Event]]:
+    """A first backend that closes every connection, and a second that answers on a sign."""
     release = threading.Event()
 
     def handler(connection: Connection) -> None:
@@ -932,19 +935,65 @@ def test_the_budget_bounds_repeats(http: HttpImplementation, lane: Lane) -> None
         connection.wait(release)
         connection.send(response(200, b"fine", [(b"Connection", b"close")]))
 
+    with failing(closes, handler, ejection=None, **options) as (front, [_, second]):
+        try:
+            yield front, second, release
+        finally:
+            release.set()
+
+
+def test_the_budget_bounds_repeats(http: HttpImplementation, lane: Lane) -> None:
+    """Three repeats may be under way whatever the share says; the others wait for their turn."""
     with (
-        failing(closes, handler, http=http, lane=lane) as (front, [_, second]),
-        ThreadPoolExecutor(4) as threads,
+        _slow_and_dead(http=http, lane=lane) as (front, second, release),
+        ThreadPoolExecutor(9) as threads,
+    ):
+        answers = [threads.submit(front.request) for _ in range(9)]
+        budget = front.pool.retry_budget
+        eventually(lambda: (budget.in_flight, budget.waiting) == (3, 6))
+        eventually(lambda: len(second.requests) == 3)
+        release.set()
+        assert [answer.result(10).status for answer in answers] == [200] * 9
+        eventually(lambda: front.traces() == {})
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        pytest.param(Limits(queue=0), id="nobody-may-wait"),
+        pytest.param(Limits(queue_timeout=0.05), id="not-for-long"),
+    ],
+)
+def test_who_cannot_wait_for_a_repeat_gets_the_failure(limits: Limits) -> None:
+    with (
+        _slow_and_dead(limits=limits) as (front, second, release),
+        ThreadPoolExecutor(3) as threads,
     ):
         repeats = [threads.submit(front.request) for _ in range(3)]
         eventually(lambda: len(second.requests) == 3)
-        assert front.pool.retry_budget.in_flight == 3
         assert_error(front.request(), 502)
         assert len(second.requests) == 3
         release.set()
         assert [repeat.result(10).status for repeat in repeats] == [200, 200, 200]
-        eventually(lambda: front.pool.retry_budget.in_flight == 0)
+        eventually(lambda: front.traces() == {})
         assert front.request().status == 200, "there is room again"
+
+
+def test_who_leaves_while_waiting_for_a_repeat_leaves_nothing() -> None:
+    with (
+        _slow_and_dead() as (front, _, release),
+        ThreadPoolExecutor(3) as threads,
+    ):
+        repeats = [threads.submit(front.request) for _ in range(3)]
+        budget = front.pool.retry_budget
+        eventually(lambda: budget.in_flight == 3)
+        with RawClient(front.port) as client:
+            client.send(encode_request("GET", b"/", [], None))
+            eventually(lambda: budget.waiting == 1)
+        eventually(lambda: budget.waiting == 0)
+        release.set()
+        assert [repeat.result(10).status for repeat in repeats] == [200, 200, 200]
+        eventually(lambda: front.traces() == {})
 
 
 def test_a_status_may_be_repeated(http: HttpImplementation, lane: Lane) -> None:

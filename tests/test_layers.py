@@ -34,7 +34,7 @@ LAYERS = (
         "trusted_proxies",
         "websocket_options",
     ),
-    ("balancers", "affinity", "health", "retries", "events"),
+    ("balancers", "affinity", "health", "retries", "retry_budget", "events", "intents", "snapshot"),
     ("groups", "lease", "pool", "waiting_queue"),
     ("upstream", "error_response", "lifespan", "routes"),
     (

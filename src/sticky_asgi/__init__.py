@@ -5,6 +5,7 @@ from __future__ import annotations
 from .affinity import (
     Affinity,
     AffinityStatus,
+    CookieSettings,
     PoolView,
     Resolution,
     SignedCookie,
@@ -41,6 +42,7 @@ from .exceptions import (
     ConnectError,
     ConnectionLost,
     ConnectTimeout,
+    DiscoveryError,
     DrainEnded,
     GatewayError,
     HeadTooLarge,
@@ -65,6 +67,7 @@ from .pool import Pool
 from .request import RequestInfo
 from .retries import Retry
 from .routes import Route
+from .snapshot import Discovery, Snapshot, WatchOptions
 from .timeouts import Timeouts
 from .tls import TLS
 from .websocket_options import WebSocketOptions
@@ -90,6 +93,9 @@ __all__ = [
     "ConnectTimeout",
     "ConsistentHash",
     "cookie_key",
+    "CookieSettings",
+    "Discovery",
+    "DiscoveryError",
     "DrainEnded",
     "Ejection",
     "Event",
@@ -132,11 +138,13 @@ __all__ = [
     "RoundRobin",
     "Route",
     "SignedCookie",
+    "Snapshot",
     "StaleConnection",
     "Timeouts",
     "TLS",
     "TwoChoices",
     "UnwantedStatus",
     "UpstreamError",
+    "WatchOptions",
     "WebSocketOptions",
 ]

@@ -139,6 +139,8 @@ class Call:
         """The one retry loop."""
         failure: UpstreamError | None = None
         while True:
+            if failure is not None and not self.is_repeating:
+                await self._wait_for_repeat(failure)
             try:
                 lease = self._pick(inbound, resolution)
             except BackendsBusy:
@@ -238,7 +240,7 @@ class Call:
         return (
             not self._is_too_late()
             and self._allows(exc, attempt=self.attempts)
-            and self._claims_repeat()
+            and (self._claims_repeat() or self.pool.retry_budget.can_wait(self.pool.limits.queue))
         )
 
     def _is_too_late(self) -> bool:
@@ -262,7 +264,7 @@ class Call:
     def _end_repeat(self) -> None:
         if self.is_repeating:
             self.is_repeating = False
-            self.pool.retry_budget.finish()
+            self.pool.retry_budget.finish(self.pool.in_flight)
 
     def _pick(self, request: RequestInfo, resolution: Resolution) -> Lease:
         pool = self.pool
@@ -292,6 +294,30 @@ class Call:
             return await self._wait_in_queue(request, resolution)
         except BaseException as exc:
             error = exc
+            raise
+        finally:
+            self._tell_of_wait(time.perf_counter() - began, error)
+            error = None
+
+    async def _wait_for_repeat(self, failure: UpstreamError) -> None:
+        """Wait until the budget has room. Raises the failure if that takes too long."""
+        pool, loop = self.pool, asyncio.get_running_loop()
+        turn = asyncio.Event()
+        # Whoever makes room may run in another thread's loop.
+        waiter = pool.retry_budget.join(lambda: loop.call_soon_threadsafe(turn.set))
+        began = time.perf_counter()
+        error: BaseException | None = None
+        try:
+            async with asyncio.timeout(pool.limits.queue_timeout):
+                await turn.wait()
+            self.is_repeating = True
+        except TimeoutError:
+            error = failure
+            pool.retry_budget.leave(waiter, pool.in_flight)
+            raise failure from None
+        except BaseException as exc:
+            error = exc
+            pool.retry_budget.leave(waiter, pool.in_flight)
             raise
         finally:
             self._tell_of_wait(time.perf_counter() - began, error)

@@ -78,14 +78,14 @@ class RequestRetried:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestQueued:
-    """A request has waited in the pool's queue, or was not let in.
+    """A request has waited in the pool's queue or was not let in, or for its turn to be repeated.
 
     Attributes:
         pool: Name of the pool.
         method: Request method.
         path: Raw request path.
         waited: Seconds.
-        error: `QueueFull`, `QueueTimeout`, or what else ended the wait; None: it has a backend.
+        error: `QueueFull`, `QueueTimeout`, or what else ended the wait; None: it goes on.
     """
 
     pool: str

@@ -209,3 +209,18 @@ class IdleTimeout(UpstreamError):
 
     stage: Stage = "body"
     status_code = 504
+
+
+class DiscoveryError(Exception):
+    """A source of backends is away, or says what cannot be used. Raised by `Discovery.watch`.
+
+    No request fails of it: the last good snapshot stays in force. It is no `GatewayError`.
+
+    Args:
+        message: What is wrong, for the operator: it names the source and the object.
+        retry_after: Seconds for which the source asks to be left alone; None: it asks nothing.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after

@@ -20,7 +20,7 @@ from .affinity import Affinity, AffinityStatus, OnLost, Resolution
 from .backend import Backend, BackendState, Health, Intent
 from .balancers import Balancer, RoundRobin
 from .checks import check_object, check_type, is_amount
-from .events import BackendsReplaced, HealthChanged, IntentChanged, PoolEvent
+from .events import BackendsReplaced, HealthChanged, PoolEvent
 from .exceptions import (
     AffinityRejected,
     BackendsBusy,
@@ -29,7 +29,7 @@ from .exceptions import (
     UnwantedStatus,
     UpstreamError,
 )
-from .groups import groups_of
+from .groups import Groups
 from .health import (
     NOT_CHECKED,
     CheckResult,
@@ -39,10 +39,12 @@ from .health import (
     Schedule,
     take_drain_wish,
 )
+from .intents import IntentKeeper
 from .lease import Lease
 from .limits import Limits
 from .request import RawHeader, RawHeaders, RequestInfo
-from .retries import Retry, RetryBudget
+from .retries import Retry
+from .retry_budget import RetryBudget
 from .timeouts import Timeouts
 from .tls import TLS
 from .waiting_queue import Waiter, WaitingQueue
@@ -111,10 +113,10 @@ class Pool:
         "_departed",
         "_fault_statuses",
         "_groups",
-        "_has_limits",
+        "_has_panicked",
+        "_intents",
         "_keeper",
         "_on_lost",
-        "_panics",
         "_queue",
         "_states",
         "_strip",
@@ -209,6 +211,7 @@ class Pool:
         #: Called when a check may be due earlier: other backends or policies, or one was ejected.
         self.followers: set[Callable[[], object]] = set()
         self._keeper = HealthKeeper(self._turn, self._changed, clock)
+        self._intents = IntentKeeper(name, self._intents_changed, self._tell)
         self.in_flight = 0
         self.version = 0
         #: Rises whenever another pool's policies are adopted.
@@ -220,8 +223,8 @@ class Pool:
         self._departed: dict[str, BackendState] = {}
         self._queue = WaitingQueue(self._lease_for)
         self._backends: tuple[Backend, ...] = ()
-        self._groups: tuple[tuple[BackendState, ...], ...] | None = None
-        self._panics = False
+        self._groups: Groups | None = None
+        self._has_panicked = False
         self._use_health_policies()
         self.replace(backends)
 
@@ -279,9 +282,8 @@ class Pool:
             if key in self._states:
                 continue
             # Its requests are counted on, but what was wished for it went with it.
-            state.intent, state.health = Intent.ACTIVE, Health.UNKNOWN
-            state.drain_until = None
-            state.wishes_drain = state.drained_itself = False
+            self._intents.forget(state)
+            state.health = Health.UNKNOWN
             state.faults = 0
             if state.in_flight:
                 self._departed[key] = state
@@ -316,7 +318,7 @@ class Pool:
         self.slow_start = other.slow_start
         self.panic = other.panic
         if self.drain_header and not other.drain_header:
-            self._forget_wishes("its header is not read any more")
+            self._intents.forget_wishes(self._states.values(), "its header is not read any more")
         self.drain_header = other.drain_header
         self._use_affinity(other.affinity)
         self._use_health_policies()
@@ -381,7 +383,7 @@ class Pool:
         """
         if deadline is not None and not (is_amount(deadline) and deadline >= 0):
             raise ValueError(f"deadline must be a number of seconds or None, got {deadline!r}")
-        self._set_intent(
+        self._intents.wish(
             self[backend_id],
             Intent.DRAINING,
             until=None if deadline is None else self.clock() + deadline,
@@ -394,35 +396,15 @@ class Pool:
     def set_intent(self, backend_id: str, intent: Intent) -> None:
         """Say what is wished for a backend: active, draining or down. Raises KeyError."""
         check_type("intent", intent, Intent)
-        self._set_intent(self[backend_id], intent)
+        self._intents.wish(self[backend_id], intent)
 
     def end_drain(self, state: BackendState) -> None:
         """The deadline of a drain has passed: take the backend out of service."""
-        if state.intent is Intent.DRAINING:
-            self._set_intent(
-                state, Intent.DOWN, until=state.drain_until, reason="its drain has ended"
-            )
+        self._intents.end_drain(state)
 
-    def _set_intent(
-        self, state: BackendState, intent: Intent, *, until: float | None = None, reason: str = ""
-    ) -> None:
-        before, until_then = state.intent, state.drain_until
-        state.intent, state.drain_until = intent, until
-        state.drained_itself = False
+    def _intents_changed(self) -> None:
         self._keeper.follow_intents()
         self._changed()
-        if (before, until_then) == (intent, until):
-            return
-        self._tell(
-            IntentChanged(
-                pool=self.name,
-                backend=state.id,
-                before=before,
-                after=intent,
-                until=until,
-                reason=reason,
-            )
-        )
 
     def _tell(self, event: PoolEvent) -> None:
         for observer in tuple(self.observers):
@@ -452,14 +434,14 @@ class Pool:
         self._keeper.end_checks()
         if not self._keeper.is_checked:
             self.schedule.clear()
-            self._forget_wishes("no checks any more")
+            self._intents.forget_wishes(self._states.values(), "no checks any more")
 
     def observe_check(self, state: BackendState, result: CheckResult) -> None:
         """An active check of a backend has ended."""
         if self._states.get(state.id) is not state:
             return
         if result.passed and result.drains is not None:
-            self._observe_wish(state, result.drains, result.reason)
+            self._intents.observe_wish(state, result.drains, result.reason)
         self._keeper.observe_check(state, result)
 
     def observe_failure(
@@ -517,27 +499,8 @@ class Pool:
         """
         wish, rest = take_drain_wish(headers)
         if wish is not None and self._states.get(state.id) is state:
-            self._observe_wish(state, wish, "a response")
+            self._intents.observe_wish(state, wish, "a response")
         return rest
-
-    def _observe_wish(self, state: BackendState, drains: bool, reason: str) -> None:
-        """A backend says whether it wants new sessions. Nothing an operator wished is undone."""
-        if drains is state.wishes_drain:
-            return
-        state.wishes_drain = drains
-        if drains and state.intent is Intent.ACTIVE:
-            logger.info("pool %s: backend %s drains itself: %s", self.name, state.id, reason)
-            self._set_intent(state, Intent.DRAINING, reason=reason)
-            state.drained_itself = True
-        elif not drains and state.drained_itself:
-            logger.info("pool %s: backend %s takes sessions again", self.name, state.id)
-            self._set_intent(state, Intent.ACTIVE, reason=reason)
-
-    def _forget_wishes(self, reason: str) -> None:
-        """Nobody hears any more whether backends want new sessions."""
-        for state in self._states.values():
-            if state.drained_itself:
-                self._observe_wish(state, False, reason)
 
     def _turn(self, state: BackendState, health: Health, reason: str, is_news: bool) -> None:
         """Every change of health comes through here."""
@@ -568,20 +531,14 @@ class Pool:
         if self._queue:
             self._queue.serve()
 
-    def _form_groups(self) -> tuple[tuple[BackendState, ...], ...]:
+    def _form_groups(self) -> Groups:
         """Put down who may be chosen, until something changes."""
-        states = self._states.values()
-        groups = groups_of(states)
-        panics = not groups and self.panic == "all"
-        if panics:
-            groups = groups_of(states, ignore_health=True)
-            panics = bool(groups)
-        if panics and not self._panics:
+        groups = Groups(self._states.values(), panics=self.panic == "all")
+        if groups.panics and not self._has_panicked:
             logger.warning("pool %s: nobody is healthy, everybody is tried", self.name)
-        self._panics = panics
-        self._has_limits = any(state.backend.max_requests is not None for state in states)
-        self._groups = groups or ((),)
-        return self._groups
+        self._has_panicked = groups.panics
+        self._groups = groups
+        return groups
 
     # Affinity.
 
@@ -649,9 +606,8 @@ class Pool:
         """Whether a backend that seemed of no use to its visitors can be used after all."""
         if self._keeper.due is not None:
             self._keeper.advance()
-        if self._groups is None:
-            self._form_groups()
-        return state.keeps_sessions or (self._panics and state.intent is not Intent.DOWN)
+        groups = self._groups or self._form_groups()
+        return state.keeps_sessions or (groups.panics and state.intent is not Intent.DOWN)
 
     def _check_lost(self, request: RequestInfo, resolution: Resolution) -> None:
         status = resolution.status
@@ -667,10 +623,10 @@ class Pool:
         if self._keeper.due is not None:
             self._keeper.advance()
         groups = self._groups or self._form_groups()
-        usable = self._narrow(groups, exclude) if exclude else groups[0]
+        usable = groups.without(exclude) if exclude else groups.first
         if not usable:
             raise NoBackendAvailable(f"pool {self.name!r} has no backend for this request")
-        if not self._has_limits:
+        if not groups.has_limits:
             return usable
         free = tuple(state for state in usable if not state.is_full)
         if not free:
@@ -684,20 +640,10 @@ class Pool:
             AffinityStatus.MOVED,
             AffinityStatus.LOST,
         )
-        return may_move and any(
-            not state.is_full
-            for state in self._narrow(self._groups or self._form_groups(), exclude)
-        )
-
-    @staticmethod
-    def _narrow(
-        groups: tuple[tuple[BackendState, ...], ...], exclude: Collection[str]
-    ) -> tuple[BackendState, ...]:
-        for group in groups:
-            left = tuple(state for state in group if state.id not in exclude)
-            if left:
-                return left
-        return ()
+        if not may_move:
+            return False
+        groups = self._groups or self._form_groups()
+        return any(not state.is_full for state in groups.without(exclude))
 
     def lease(self, state: BackendState) -> Lease:
         """Count a request against a backend until the lease is released; a context manager."""

@@ -112,7 +112,7 @@ class Runtimes:
         if backend_id not in pool:
             return
         state = pool[backend_id]
-        if state.drain_until is None or state.intent is not Intent.DRAINING:
+        if state.drain_until is None or state.wished is not Intent.DRAINING:
             return
         for loop, runtime in list(self._by_loop.items()):
             # One that has ended serves nobody any more.

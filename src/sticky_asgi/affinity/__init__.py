@@ -2,10 +2,12 @@
 
 from .base import Affinity, AffinityStatus, LostAction, OnLost, PoolView, Resolution
 from .cookie import SignedCookie
+from .settings import CookieSettings
 
 __all__ = [
     "Affinity",
     "AffinityStatus",
+    "CookieSettings",
     "LostAction",
     "OnLost",
     "PoolView",

@@ -1,0 +1,1 @@
+"""Sources of backends: pools that find their backends by themselves."""

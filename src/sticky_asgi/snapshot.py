@@ -1,0 +1,120 @@
+"""What a source of backends tells, and how its word is waited for.
+
+A source is anything with `watch()`. It decides nothing: what has changed, when it is put in force,
+and what happens while the source is away is the affair of `discovery/watcher.py` and of the pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from .affinity.settings import CookieSettings
+from .backend import Backend, Intent
+from .checks import check_type, is_amount
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """All that a source knows of a pool at one moment.
+
+    Args:
+        backends: Every backend there is, with distinct ids; in an order that stays the same
+            where nothing changes. Where the source says so, `metadata["zone"]` is where it runs.
+        intents: What the source wishes for backends, by id; those not named are active. What an
+            operator wishes stands beside it, and the stricter of the two is in force.
+        affinity: The settings of the pool's cookie; None: its visitors belong to nobody. Only a
+            pool with `AnnotatedCookie` looks at it.
+
+    Raises:
+        TypeError: Something else than backends and intents.
+        ValueError: Two backends of one id, or an intent for none of them.
+    """
+
+    backends: tuple[Backend, ...]
+    intents: Mapping[str, Intent] = field(default_factory=dict)
+    affinity: CookieSettings | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "backends", _checked(self.backends))
+        ids = {backend.id for backend in self.backends}
+        if len(ids) < len(self.backends):
+            seen: set[str] = set()
+            for backend in self.backends:
+                if backend.id in seen:
+                    raise ValueError(f"backends must have distinct ids, got {backend.id!r} twice")
+                seen.add(backend.id)
+        for backend_id, intent in self.intents.items():
+            check_type("an intent", intent, Intent)
+            if backend_id not in ids:
+                raise ValueError(f"intents must be of backends, got one for {backend_id!r}")
+        check_type("affinity", self.affinity, CookieSettings, None)
+
+
+def _checked(backends: Iterable[Backend]) -> tuple[Backend, ...]:
+    made = tuple(backends)
+    for backend in made:
+        check_type("a backend", backend, Backend)
+    return made
+
+
+class Discovery(Protocol):
+    """Where a pool's backends come from.
+
+    `watch` yields a snapshot at once and another whenever something has changed; every one is the
+    full set. It goes on for ever. To fail, it raises `DiscoveryError`, or whatever its libraries
+    do: the last good snapshot stays in force, and after a pause `watch` is called again. A source
+    may remember where it was. It may be watched several times at once, from several event loops.
+
+    Two sources that are equal (`==`) are taken for the same one: a changed configuration then
+    leaves the watch alone.
+    """
+
+    def watch(self) -> AsyncIterator[Snapshot]:
+        """Tell what backends there are, now and from now on."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchOptions:
+    """How a pool follows its source.
+
+    Args:
+        start: What happens at the start of the gateway until the first snapshot is there:
+            `"wait"` (default) waits `start_timeout` for it, and then fails with the reason;
+            `"empty"` begins at once, with no backends and not ready.
+        start_timeout: Seconds. Default 30; None: for ever.
+        debounce: Seconds in which snapshots that follow one another count as one; a pool for
+            which each change is much work waits longer. Default 0.01.
+        min_backoff: Seconds of the first pause after a failure, doubled with each further one;
+            each is drawn at random from its upper half. Default 0.8.
+        max_backoff: The longest. Default 30. A source may ask for a longer one, as an API server
+            with Retry-After does.
+
+    Raises:
+        ValueError: A value that is no such thing, naming it.
+
+    Source: the intervals are those of client-go's reflector.
+    """
+
+    start: Literal["wait", "empty"] = "wait"
+    start_timeout: float | None = 30.0
+    debounce: float = 0.01
+    min_backoff: float = 0.8
+    max_backoff: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.start not in ("wait", "empty"):
+            raise ValueError(f"start must be 'wait' or 'empty', got {self.start!r}")
+        for name in ("start_timeout", "debounce", "min_backoff", "max_backoff"):
+            value = getattr(self, name)
+            if name == "start_timeout" and value is None:
+                continue
+            if not is_amount(value) or (value == 0 and name != "debounce"):
+                raise ValueError(f"{name} must be a positive number of seconds, got {value!r}")
+        if self.max_backoff < self.min_backoff:
+            raise ValueError(
+                f"max_backoff must be at least min_backoff ({self.min_backoff:g}), "
+                f"got {self.max_backoff!r}"
+            )
