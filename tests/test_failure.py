@@ -11,14 +11,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 from starlette.responses import JSONResponse, Response
+from starlette.testclient import TestClient
 from starlette.types import Scope
 
 from sticky_asgi import (
     TLS,
     AffinityStatus,
     Backend,
+    Gateway,
     GatewayError,
     Intent,
     Limits,
@@ -252,6 +255,19 @@ def test_a_try_that_cannot_be_repeated_has_all_the_time() -> None:
             assert front.request().body == b"fine", "which comes after that time"
             gate.set()
             assert client.read_response().body == b"late"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_timeout_of_somebody_elses_is_what_it_is(method: str) -> None:
+    class Broken(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            raise TimeoutError("the transport's own")
+
+    pool = Pool("shop", ["http://a"], transport=Broken(), retry=Retry(attempt_timeout=60))
+    with TestClient(Gateway({"/": pool})) as client:
+        with pytest.raises(TimeoutError, match="the transport's own"):
+            client.request(method, "/")
+    assert pool["a:80"].failures == 0
 
 
 def test_no_backend_is_blamed_for_a_client_that_sends_slowly() -> None:

@@ -42,6 +42,7 @@ LAYERS = (
         "exchange",
         "forward_http",
         "forward_websocket",
+        "user_checks",
         "probes",
         "discovery",
         "inbound",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from contextlib import suppress
 
 from starlette.types import Scope
@@ -35,7 +35,7 @@ from .headers import is_cacheable
 from .inbound import HeadReader, InboundRequest
 from .lease import Lease
 from .pool import Pool
-from .request import RawHeader, RequestInfo
+from .request import RawHeaders, RequestInfo
 from .routes import Route
 from .target import raw_path_of
 from .upstream import (
@@ -69,6 +69,7 @@ class Call:
         "attempt_began",
         "attempts",
         "began",
+        "blamed",
         "exchange",
         "first_byte",
         "has_asked_all",
@@ -104,6 +105,8 @@ class Call:
         self.tried: Collection[str] = ()
         self.refused: Collection[str] = ()
         self.state: BackendState | None = None
+        #: Whose answer counts as failed, for its status.
+        self.blamed: BackendState | None = None
         self.inbound: InboundRequest | None = None
         self.resolution: Resolution | None = None
         self.is_repeating = False
@@ -211,6 +214,8 @@ class Call:
             async with asyncio.timeout(seconds) as self.patience:
                 await self.exchange.forward(client, request, self)
         except TimeoutError:
+            if self.patience is None or not self.patience.expired():
+                raise  # It is not ours.
             raise ResponseTimeout(f"no answer within the {seconds:g} seconds of a try") from None
 
     def _may_ask_again(self, resolution: Resolution) -> bool:
@@ -229,7 +234,7 @@ class Call:
         self.tried = {*self.tried, state.id}
         if exc.side == "backend":
             took = time.perf_counter() - self.attempt_began
-            self.pool.observe_failure(state, exc, took=took)
+            self.pool.observe_failure(state, exc, took=took, is_counted=self.blamed is state)
         if self.pool.retry.allows_same_backend(exc):
             self.refused = {*self.refused, state.id}
         return (
@@ -350,32 +355,29 @@ class Call:
         # It is no retry in the sense of `Retry.attempts`.
         return self._allows(error, attempt=0)
 
-    def answered(self, response: UpstreamResponse | UpstreamWebSocket) -> Sequence[RawHeader]:
+    def answered(self, response: UpstreamResponse | UpstreamWebSocket) -> RawHeaders:
         """A backend has answered: take note, and say to the visitor which one it was."""
         pool, state, resolution = self.pool, self.state, self.resolution
         assert state is not None, "who answers has been asked"
         assert resolution is not None
-        status = response.status
+        status, headers = response.status, response.headers
         now = time.perf_counter()
         self.first_byte = now - self.began
         state.observe_latency(now - self.attempt_began)
         if self.patience is not None:
             self.patience.reschedule(None)
+        if pool.drain_header:
+            headers = pool.observe_headers(state, headers)
         if state.faults or status in pool.noted_statuses:
-            pool.observe_answer(state, status)
+            if pool.observe_answer(state, status, took=now - self.attempt_began):
+                self.blamed = state
             if status in pool.retry.on_status and self._turns_down(status, state, resolution):
                 raise UnwantedStatus(status)
-        if pool.drain_header:
-            pool.observe_headers(state, response.headers)
         self._end_repeat()
         issued = pool.issue(resolution, state.backend)
-        if (
-            issued
-            and pool.makes_private
-            and is_cacheable(self.scope["method"], status, response.headers)
-        ):
-            return [(b"cache-control", b"private"), *issued]
-        return issued
+        if issued and pool.makes_private and is_cacheable(self.scope["method"], status, headers):
+            return [*headers, (b"cache-control", b"private"), *issued]
+        return [*headers, *issued]
 
     def _turns_down(self, status: int, state: BackendState, resolution: Resolution) -> bool:
         """Whether another backend is to be asked instead of passing this answer on."""

@@ -123,8 +123,7 @@ class Gateway:
     def replace_routes(self, pools: Routes) -> None:
         """Put other routes in force, at once; what is under way ends as it began.
 
-        Call it in the event loop that serves. Raises as the constructor does, and then nothing
-        has changed.
+        Any thread may call it. Raises as the constructor does, and then nothing has changed.
         """
         self._table = _checked(pools)
         self._readers = {}

@@ -45,7 +45,7 @@ from .health import (
     HealthCheck,
     HealthKeeper,
     Schedule,
-    drain_wish,
+    take_drain_wish,
 )
 from .intents import IntentKeeper
 from .lease import Lease
@@ -100,8 +100,8 @@ class Pool:
         panic: What happens when nobody can be used: `"none"` (default) answers 503, `"all"` takes
             everybody for healthy.
         drain_header: Whether any response with `Sticky-Drain: 1` means that its backend wants no
-            new sessions, until `Sticky-Drain: 0` or until a check passes without it. Default
-            False: only responses to checks are looked at.
+            new sessions, until `Sticky-Drain: 0` or until a check passes without it. Visitors do
+            not get to see it. Default False: only responses to checks are looked at.
         transport: An `httpx.AsyncBaseTransport` (httpx2's works too) that carries the requests
             instead of the gateway's own HTTP/1.1 transport. `timeouts` are handed to it as httpx
             does; `tls` and keep-alive are its own business. You close it. WebSockets pass it by:
@@ -541,7 +541,12 @@ class Pool:
         self._keeper.observe_check(state, result)
 
     def observe_failure(
-        self, state: BackendState, error: UpstreamError, *, took: float = 0
+        self,
+        state: BackendState,
+        error: UpstreamError,
+        *,
+        took: float = 0,
+        is_counted: bool = False,
     ) -> None:
         """A request has failed, and its backend is to blame.
 
@@ -550,18 +555,29 @@ class Pool:
             error: How.
             took: Seconds since it was sent there: one from before the backend came back says
                 nothing of it any more.
+            is_counted: Whether it counts already, for the status of its answer.
         """
         state.observe_failure()
         # A status is an answer: see `observe_answer`.
-        if not isinstance(error, UnwantedStatus):
+        if not is_counted and not isinstance(error, UnwantedStatus):
             self._observe_fault(state, str(error), took)
 
-    def observe_answer(self, state: BackendState, status: int) -> None:
-        """A backend has answered a request. To be told if it has `faults`, or of noted statuses."""
+    def observe_answer(self, state: BackendState, status: int, *, took: float = 0) -> bool:
+        """A backend has answered a request. To be told if it has `faults`, or of noted statuses.
+
+        Args:
+            state: The backend.
+            status: Of the answer.
+            took: Seconds since it was asked, as for `observe_failure`.
+
+        Returns:
+            Whether the request counts as failed, for its status.
+        """
         if status in self._fault_statuses:
-            self._observe_fault(state, f"status {status}")
-        else:
-            state.faults = 0
+            self._observe_fault(state, f"status {status}", took)
+            return True
+        self._keeper.observe_answer(state, took=took)
+        return False
 
     def _observe_fault(self, state: BackendState, reason: str, took: float = 0) -> None:
         before = state.health
@@ -571,20 +587,25 @@ class Pool:
             self.schedule.hasten(state, self.clock(), self.health_check)
             self._tell_followers()
 
-    def observe_headers(self, state: BackendState, headers: RawHeaders) -> None:
-        """A backend has answered a request, and its header may say whether it is to be drained."""
-        wish = drain_wish(headers)
+    def observe_headers(self, state: BackendState, headers: RawHeaders) -> RawHeaders:
+        """A backend has answered a request, and its header may say whether it is to be drained.
+
+        Returns:
+            What of the header is for the visitor.
+        """
+        wish, rest = take_drain_wish(headers)
         if wish is not None and self._states.get(state.id) is state:
             self._intents.observe_wish(state, wish, "a response")
+        return rest
 
-    def _turn(self, state: BackendState, health: Health, reason: str) -> None:
+    def _turn(self, state: BackendState, health: Health, reason: str, is_news: bool) -> None:
         """Every change of health comes through here."""
         before = state.health
         if health is before:
             return
         state.health = health
         is_bad_news = health is Health.UNHEALTHY and reason != NOT_CHECKED
-        level = logging.WARNING if is_bad_news else logging.INFO
+        level = logging.WARNING if is_bad_news else logging.INFO if is_news else logging.DEBUG
         logger.log(level, "pool %s: backend %s is %s, was %s (%s)",
                    self.name, state.id, health.value, before.value, reason)  # fmt: skip
         if Health.UNHEALTHY in (before, health):

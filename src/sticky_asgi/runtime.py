@@ -132,21 +132,19 @@ class Runtimes:
                 self.expect_end_of_drain(pool, state.id)
 
     def follow_routes(self) -> None:
-        """After a change of routes: close what no route of the running loop leads to any more,
-        and check the pools that some lead to now.
+        """After a change of routes: have each loop close what none of them leads to any more, and
+        check the pools that some lead to now. Any thread may call this.
         """
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            # Before the server runs there is nothing to close.
-            return
+        for loop in list(self._by_loop):
+            # One that has ended holds nothing any more.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._follow_routes, loop)
+
+    def _follow_routes(self, loop: asyncio.AbstractEventLoop) -> None:
         runtime = self._by_loop.get(loop)
+        # It may have been closed meanwhile.
         if runtime is not None:
-            runtime.clients.keep_only(self._pools())
-            if runtime.probers is not None:
-                runtime.probers.follow(self._pools())
-            if runtime.watchers is not None:
-                runtime.watchers.follow(self._pools())
+            runtime.follow(self._pools())
 
 
 class Runtime:
@@ -161,6 +159,16 @@ class Runtime:
         self.watchers: Watchers | None = None
         self.guard: AsyncGenerator[None, None] | None = None
         self._drains: dict[BackendState, asyncio.TimerHandle] = {}
+
+    def follow(self, pools: tuple[Pool, ...]) -> None:
+        """Hold clients for these pools, check their backends and follow their sources; for no
+        others.
+        """
+        self.clients.keep_only(pools)
+        if self.probers is not None:
+            self.probers.follow(pools)
+        if self.watchers is not None:
+            self.watchers.follow(pools)
 
     def expect_end_of_drain(self, pool: Pool, state: BackendState) -> None:
         """End a backend's drain at its deadline, unless it is taken back or put off till then."""
