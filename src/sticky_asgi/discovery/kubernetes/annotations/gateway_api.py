@@ -1,0 +1,53 @@
+"""Gateway API's `sessionPersistence`, in an annotation of our own that holds JSON or YAML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ....affinity.session_persistence import read_session_persistence
+from .findings import Findings
+from .own import PREFIX, SESSION_PERSISTENCE
+
+KEY = PREFIX + SESSION_PERSISTENCE
+
+
+def read_gateway_api(annotations: Mapping[str, str]) -> Findings:
+    """What `sticky-asgi/session-persistence` says."""
+    findings = Findings(annotations)
+    if KEY in annotations:
+        findings.read(KEY, "block", _to_settings)
+    block = findings.claims.pop("block", None)
+    if block is not None:
+        findings.claim("sticky", True, KEY)
+        for setting, value in block.value.items():
+            if setting == "same_site":
+                # Gateway API has no word for it: whoever has one may say otherwise.
+                findings.defaults[setting] = value
+            else:
+                findings.claim(setting, value, KEY)
+    return findings
+
+
+def _to_settings(text: str) -> Mapping[str, Any]:
+    block = _load(text)
+    if not isinstance(block, Mapping):
+        raise ValueError("must be a mapping such as {type: Cookie, absoluteTimeout: 12h}")
+    return read_session_persistence(block).given()
+
+
+def _load(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        import yaml
+    except ImportError:
+        raise ValueError("is not JSON, and for YAML the package PyYAML is missing") from None
+    try:
+        # All of it as text: no dates, no numbers, no tags.
+        return yaml.load(text, Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
+        raise ValueError("is neither JSON nor YAML") from None
