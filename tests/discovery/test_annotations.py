@@ -259,10 +259,12 @@ def test_our_own_says_everything() -> None:
         ("idle-timout", "5m", "did you mean 'sticky-asgi/idle-timeout'?"),
         ("scheme", "h2c", "must be 'http' or 'https'"),
         ("path", "/a?b", "without the query"),
+        ("path", "/a," * 16 + "/a", "more than 16"),
         ("host", "a:80", "without scheme and port"),
         ("session-persistence", "{", "must be JSON or YAML"),
         ("session-persistence", "[]", "must be JSON or YAML"),
         ("session-persistence", "cookie: &a {path: *a}", "must be JSON or YAML"),
+        ("session-persistence", "cookie: {path: {x: {y: z}}}", "must be JSON or YAML"),
         ("session-persistence", "[" * 1000, "must be JSON or YAML"),
         ("session-persistence", "{" * 1000, "must be JSON or YAML"),
         ("session-persistence", "- " * 500, "must be JSON or YAML"),
@@ -309,11 +311,13 @@ def test_without_pyyaml_a_block_is_json(monkeypatch: pytest.MonkeyPatch) -> None
     key = OWN + "session-persistence"
     assert given_by({key: "{}"}) == {"same_site": "strict"}
     assert warned({key: "type: Cookie"}, key, "PyYAML") is None
+    # What it would take too long for, it is never asked to read.
+    assert warned({key: "[" * 1000}, key, "must be JSON or YAML") is None
 
 
 def test_routes() -> None:
     annotations = {
-        OWN + "path": "/a, /b/",
+        OWN + "path": "/a, /b/, /a",
         OWN + "host": "x.example.org,*.example.org",
         OWN + "strip-prefix": "true",
     }
@@ -360,6 +364,12 @@ def test_settings_add_up() -> None:
 def test_off_comes_first_too() -> None:
     off = {OWN + "affinity": "false", LONG + "affinity": "true", LONG + "session-secure": "true"}
     assert warned(off, LONG + "affinity", "sticky-asgi/affinity says otherwise") is None
+
+
+def test_who_wants_no_cookie_has_no_say_in_it() -> None:
+    off = {LONG + "affinity": "false", LONG + "session-cookie-name": "old"}
+    on = {V2 + "sticky.cookie": "true"}
+    assert warned(off | on, LONG + "affinity", "sticky.cookie says otherwise") == {}
 
 
 def test_a_name_that_cannot_be_leaves_it_to_the_next() -> None:

@@ -62,7 +62,7 @@ class Findings:
 
     Attributes:
         claims: What is said of a setting. Settings are those of `CookieSettings`, and `sticky`,
-            `scheme`, `host` and `routes`.
+            `scheme`, `host`, `route_paths`, `route_hosts` and `strip_prefix`.
         defaults: What the vocabulary takes for granted where nothing is said.
         warnings: What an operator should change.
         notes: What is different here, and does no harm.
@@ -116,13 +116,12 @@ class Findings:
         hint = f"; did you mean {key.removesuffix(name) + close[0]!r}?" if close else ""
         self.warn(key, f"ignored: not known here{hint}")
 
-    def drop_without_switch(self, switch: str) -> None:
+    def warn_without_switch(self, switch: str) -> None:
         """Warn of everything that has no effect because nothing switches affinity on."""
         if "sticky" not in self.claims:
             for claim in self.claims.values():
                 if claim.key is not None:
                     self.warn(claim.key, f"ignored: without {switch}, there is no cookie")
-            self.claims.clear()
 
     @property
     def is_sticky(self) -> bool:

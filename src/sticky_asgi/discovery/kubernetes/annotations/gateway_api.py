@@ -49,19 +49,19 @@ def _load(text: str) -> object:
 
 
 def _load_yaml(text: str) -> object:
+    if text.count("{") + text.count("[") > _MAX_BRACKETS:
+        raise ValueError(_NO_BLOCK)
     try:
         import yaml
     except ImportError:
         raise ValueError("is not JSON, and for YAML the package PyYAML is missing") from None
-    if text.count("{") + text.count("[") > _MAX_BRACKETS:
-        raise ValueError(_NO_BLOCK)
     depth = 0
     try:
         # First without making anything, because what is nested deeply takes its time.
         for event in yaml.parse(text, Loader=yaml.BaseLoader):
             is_start = isinstance(event, yaml.CollectionStartEvent)
             depth += is_start - isinstance(event, yaml.CollectionEndEvent)
-            if depth > _MAX_DEPTH or isinstance(event, yaml.AliasEvent):
+            if depth > _MAX_DEPTH:
                 raise ValueError(_NO_BLOCK)
         # All of it as text: no dates, no numbers, no tags.
         return yaml.load(text, Loader=yaml.BaseLoader)

@@ -14,6 +14,8 @@ from .values import to_bool, to_duration
 
 PREFIX = "sticky-asgi/"
 SESSION_PERSISTENCE = "session-persistence"
+#: Each path makes a route with each host.
+_MAX_ITEMS = 16
 
 
 def _one_of(*words: str) -> Callable[[str], str]:
@@ -29,12 +31,19 @@ def _to_secure(text: str) -> bool | None:
     return None if text == "auto" else to_bool(text)
 
 
+def _to_list(text: str) -> list[str]:
+    items = [item.strip() for item in text.split(",")]
+    if len(items) > _MAX_ITEMS:
+        raise ValueError(f"more than {_MAX_ITEMS} of them")
+    return list(dict.fromkeys(items))
+
+
 def _to_paths(text: str) -> tuple[str, ...]:
-    return tuple(Route(None, path=path.strip()).path for path in text.split(","))
+    return tuple(Route(None, path=path).path for path in _to_list(text))
 
 
 def _to_hosts(text: str) -> tuple[str | None, ...]:
-    return tuple(Route(None, host=host.strip()).host for host in text.split(","))
+    return tuple(Route(None, host=host).host for host in _to_list(text))
 
 
 _COOKIE: Mapping[str, Entry] = {

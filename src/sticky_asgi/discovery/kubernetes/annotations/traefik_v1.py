@@ -56,7 +56,7 @@ def read_traefik_v1(annotations: Mapping[str, str], labels: Mapping[str, str]) -
             findings.read(key, *_NAMES[name])
     if _OLDEST in findings.texts:
         _read_oldest(findings)
-    findings.drop_without_switch(_TRAEFIK + 'affinity: "true"')
+    findings.warn_without_switch(_TRAEFIK + 'affinity: "true"')
     warn_of_name(findings)
     return findings
 
