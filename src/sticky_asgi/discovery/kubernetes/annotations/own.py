@@ -6,11 +6,12 @@ of the session, what happens to lost visitors, and routes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from ....routes import Route
-from .findings import Entry, Findings
-from .values import to_bool, to_duration
+from ....units import parse_duration
+from .findings import Entry, Findings, Parse
+from .values import to_bool
 
 PREFIX = "sticky-asgi/"
 SESSION_PERSISTENCE = "session-persistence"
@@ -18,7 +19,7 @@ SESSION_PERSISTENCE = "session-persistence"
 _MAX_ITEMS = 16
 
 
-def _one_of(*words: str) -> Callable[[str], str]:
+def _one_of(*words: str) -> Parse:
     def choose(text: str) -> str:
         if text not in words:
             raise ValueError(f"must be {' or '.join(map(repr, words))}")
@@ -54,9 +55,9 @@ _COOKIE: Mapping[str, Entry] = {
     "cookie-http-only": ("http_only", to_bool),
     "cookie-same-site": ("same_site", _one_of("lax", "strict", "none")),
     "cookie-partitioned": ("partitioned", to_bool),
-    "cookie-max-age": ("max_age", to_duration),
-    "idle-timeout": ("idle_timeout", to_duration),
-    "absolute-timeout": ("absolute_timeout", to_duration),
+    "cookie-max-age": ("max_age", parse_duration),
+    "idle-timeout": ("idle_timeout", parse_duration),
+    "absolute-timeout": ("absolute_timeout", parse_duration),
     "on-lost": ("on_lost", _one_of("rebalance", "reject")),
 }
 _OTHER: Mapping[str, Entry] = {
