@@ -145,6 +145,6 @@ def _blame(exc: Exception, section: type[Section]) -> PydanticCustomError:
     message = str(exc).removeprefix("backend ")
     for word, yaml_word in (("None", "null"), ("True", "true"), ("False", "false")):
         message = re.sub(rf"\b{word}\b", yaml_word, message)
-    name = re.match(r"[a-z_]*", message)
+    name = re.match(r"[A-Za-z_]*", message)
     key = name[0] if name and name[0] in section.model_fields else None
     return mistake(message.removeprefix(f"{key} ").removeprefix(f"{key}: "), key)
