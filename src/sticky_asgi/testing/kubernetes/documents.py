@@ -24,8 +24,10 @@ OPENAPI_V2: Object = {
     "info": {"title": "Kubernetes", "version": VERSION["gitVersion"]},
     "paths": {},
 }
-OPENAPI_V2_PROTOBUF_TYPE = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
-#: The same in protocol buffers: field 1, a string of three bytes.
+#: The same in protocol buffers: field 1, a string of three bytes. It is asked for by a name that is
+#: no media type, and sent by one that is.
+OPENAPI_V2_WANTED = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+OPENAPI_V2_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 OPENAPI_V2_PROTOBUF = b"\x0a\x032.0"
 
 
@@ -75,6 +77,8 @@ def _resources(group: str, version: str) -> Object:
                 "kind": one.kind,
                 "verbs": list(VERBS),
             }
+            if one.is_in_all:
+                described["categories"] = ["all"]
             if one.short_names:
                 described["shortNames"] = list(one.short_names)
             resources.append(described)

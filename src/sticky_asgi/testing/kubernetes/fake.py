@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from starlette.applications import Starlette
 from starlette.routing import Route
@@ -363,11 +363,11 @@ class FakeKubernetes:
 
     def end_watches(self, resource: str | None = None) -> int:
         """End the watches, as the server does when their time is over. Returns how many."""
-        return _count(watch.end() for watch in self._chosen(resource))
+        return self._each(resource, Watch.end)
 
     def drop_watches(self, resource: str | None = None) -> int:
         """Break the watches off in the middle of the response. Returns how many."""
-        return _count(watch.cut() for watch in self._chosen(resource))
+        return self._each(resource, Watch.cut)
 
     def expire_watches(self, resource: str | None = None) -> int:
         """Have each watch get an ERROR event with 410 and end. Returns how many.
@@ -380,27 +380,22 @@ class FakeKubernetes:
 
     def fail_watches(self, error: KubernetesError, resource: str | None = None) -> int:
         """Have each watch get an ERROR event of your choice and end. Returns how many."""
-        return _count(watch.fail(error) for watch in self._chosen(resource))
+        return self._each(resource, lambda watch: watch.fail(error))
 
     def send_raw(self, data: bytes, resource: str | None = None) -> int:
         """Send bytes on each watch, as they are: a line that is no event needs its newline.
 
         Returns how many watches there were.
         """
-        return _count(watch.send(data) for watch in self._chosen(resource))
+        return self._each(resource, lambda watch: watch.send(data))
 
     def break_line(self, resource: str | None = None) -> int:
         """Send half an event on each watch, and break it off there. Returns how many."""
-        watches = self._chosen(resource)
-        for watch in watches:
-            line = encode({"type": "MODIFIED", "object": {"kind": watch.resource.kind}})
-            watch.send(line[: len(line) // 2])
-            watch.cut()
-        return len(watches)
+        return self._each(resource, _break_line)
 
     def bookmark(self, resource: str | None = None) -> int:
         """Send a BOOKMARK on each watch that wants them, now. Returns how many were asked."""
-        return _count(watch.bookmark() for watch in self._chosen(resource))
+        return self._each(resource, Watch.bookmark)
 
     def flood(self, resource: str, namespace: str | None, name: str, events: int) -> Object:
         """Write an object as often as that, each time with another annotation.
@@ -434,10 +429,17 @@ class FakeKubernetes:
     def _chosen(self, resource: str | None) -> Sequence[Watch]:
         return self._watches.of(None if resource is None else resources.named(resource))
 
+    def _each(self, resource: str | None, act: Callable[[Watch], None]) -> int:
+        watches = self._chosen(resource)
+        for watch in watches:
+            act(watch)
+        return len(watches)
+
     def __repr__(self) -> str:
         return (
             f"<FakeKubernetes version {self.version} "
-            f"[{len(self._store)} objects | {self.watching()} watches | {len(self.requests)} requests]>"
+            f"[{len(self._store)} objects | {self.watching()} watches | "
+            f"{len(self.requests)} requests]>"
         )
 
 
@@ -446,6 +448,7 @@ def _copy(obj: Object) -> Object:
     return copy
 
 
-def _count(done: Iterator[Any]) -> int:
-    """Go through it and say how much it was."""
-    return sum(1 for _ in done)
+def _break_line(watch: Watch) -> None:
+    line = encode({"type": "MODIFIED", "object": {"kind": watch.resource.kind}})
+    watch.send(line[: len(line) // 2])
+    watch.cut()

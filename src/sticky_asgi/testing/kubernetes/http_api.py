@@ -276,9 +276,9 @@ def _document_response(http: HttpRequest) -> Response:
         raise errors.method_not_allowed()
     if path in ("healthz", "livez", "readyz"):
         return PlainTextResponse("ok")
-    protobuf = documents.OPENAPI_V2_PROTOBUF_TYPE
-    if path == "openapi/v2" and protobuf in http.headers.get("accept", ""):
-        return Response(documents.OPENAPI_V2_PROTOBUF, media_type=protobuf)
+    wanted = http.headers.get("accept", "")
+    if path == "openapi/v2" and documents.OPENAPI_V2_WANTED in wanted:
+        return Response(documents.OPENAPI_V2_PROTOBUF, media_type=documents.OPENAPI_V2_TYPE)
     _check_accept(http, [_JSON])
     return json_response(content)
 

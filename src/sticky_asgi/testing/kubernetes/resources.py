@@ -25,6 +25,7 @@ class Resource:
         kind: As in the object.
         short_names: What kubectl also understands.
         is_namespaced: Whether its objects live in namespaces.
+        is_in_all: Whether `kubectl get all` shows it.
         name_rule: What its names are made of: "subdomain" or "label1123" (RFC 1123), or
             "label1035" (RFC 1035).
         creates_on_update: Whether PUT makes an object that is not there.
@@ -41,6 +42,7 @@ class Resource:
     kind: str
     short_names: tuple[str, ...] = ()
     is_namespaced: bool = True
+    is_in_all: bool = False
     name_rule: str = "subdomain"
     creates_on_update: bool = False
     counts_generations: bool = False
@@ -80,6 +82,7 @@ SERVICES = Resource(
     plural="services",
     kind="Service",
     short_names=("svc",),
+    is_in_all=True,
     name_rule="label1035",
     creates_on_update=True,
     returns_deleted=True,
@@ -95,6 +98,7 @@ PODS = Resource(
     plural="pods",
     kind="Pod",
     short_names=("po",),
+    is_in_all=True,
     returns_deleted=True,
     merge_keys=(
         ("spec.containers", "name"),
