@@ -50,17 +50,21 @@ class Cluster:
 
 
 class Stream:
-    """The lines of a watch."""
+    """The lines of a watch.
+
+    Attributes:
+        received: What has come and is not read, such as half a line.
+    """
 
     def __init__(self, response: httpx.Response) -> None:
         self._pieces = response.iter_raw()
-        self._buffer = b""
+        self.received = b""
 
     def line(self) -> bytes:
         """The next line without its newline; StopIteration at the stream's end."""
-        while b"\n" not in self._buffer:
-            self._buffer += next(self._pieces)
-        line, _, self._buffer = self._buffer.partition(b"\n")
+        while b"\n" not in self.received:
+            self.received += next(self._pieces)
+        line, _, self.received = self.received.partition(b"\n")
         return line
 
     def event(self) -> tuple[str, dict[str, Any]]:
@@ -75,8 +79,8 @@ class Stream:
 
     def rest(self) -> bytes:
         """What else comes until the end."""
-        rest = self._buffer + b"".join(self._pieces)
-        self._buffer = b""
+        rest = self.received + b"".join(self._pieces)
+        self.received = b""
         return rest
 
 

@@ -487,7 +487,7 @@ def test_the_openapi_document_comes_in_protocol_buffers(cluster: Cluster) -> Non
 def test_a_token_is_asked_for() -> None:
     with serving(FakeKubernetes(token="old")) as cluster:
         for value in (None, "Bearer other", "Basic old", "Bearer", "old", "Bearer \xfc"):
-            headers = {} if value is None else {"Authorization": value.encode("latin-1")}
+            headers = [] if value is None else [(b"Authorization", value.encode("latin-1"))]
             refused = cluster.http.get("/api", headers=headers)
             assert status_of(refused)["message"] == "Unauthorized"
         old, new = {"Authorization": "Bearer old"}, {"Authorization": "bearer new"}

@@ -214,8 +214,8 @@ def test_an_old_version_is_a_conflict(fake: FakeKubernetes) -> None:
         'Operation cannot be fulfilled on services "web": the object has been modified; please '
         "apply your changes to the latest version and try again"
     )
+    version = {"metadata": {"resourceVersion": old["metadata"]["resourceVersion"]}}
     with pytest.raises(KubernetesError, match="has been modified"):
-        version = {"metadata": {"resourceVersion": old["metadata"]["resourceVersion"]}}
         fake.patch("services", "default", "web", version)
     del old["metadata"]["resourceVersion"]
     assert "labels" not in fake.replace(old)["metadata"]
@@ -324,47 +324,198 @@ def changed(obj: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("obj", "code", "part"),
     [
-        pytest.param(service("Web"), 422, 'metadata.name: Invalid value: "Web": a DNS-1035', id="upper"),
+        pytest.param(
+            service("Web"), 422, 'metadata.name: Invalid value: "Web": a DNS-1035', id="upper"
+        ),
         pytest.param(service("1web"), 422, "a DNS-1035 label", id="digit first"),
         pytest.param(service("a" * 64), 422, "no more than 63 characters", id="long name"),
         pytest.param(service("web", ports=None), 422, "spec.ports: Required value", id="no ports"),
-        pytest.param(service("web", ports=0), 422, "spec.ports[0].port: Invalid value: 0: must be between 1 and 65535", id="port 0"),
-        pytest.param(service("web", ports={"": 80, "a": 81}), 422, "spec.ports[0].name: Required value", id="unnamed"),
-        pytest.param(service("web", ports={"a": 80, "b": 80}), 422, "spec.ports[1]: Duplicate value", id="port twice"),
-        pytest.param(service("web", ports={"A_": 80}), 422, "spec.ports[0].name: Invalid value", id="port name"),
-        pytest.param(changed(service("web"), "spec.ports.0.protocol", "UDPX"), 422, 'Unsupported value: "UDPX": supported values: "SCTP", "TCP", "UDP"', id="protocol"),
-        pytest.param(changed(service("web"), "spec.ports.0.targetPort", "-"), 422, "targetPort", id="target name"),
-        pytest.param(changed(service("web"), "spec.ports.0.targetPort", 70000), 422, "targetPort", id="target number"),
+        pytest.param(
+            service("web", ports=0),
+            422,
+            "spec.ports[0].port: Invalid value: 0: must be between 1 and 65535",
+            id="port 0",
+        ),
+        pytest.param(
+            service("web", ports={"": 80, "a": 81}),
+            422,
+            "spec.ports[0].name: Required value",
+            id="unnamed",
+        ),
+        pytest.param(
+            service("web", ports={"a": 80, "b": 80}),
+            422,
+            "spec.ports[1]: Duplicate value",
+            id="port twice",
+        ),
+        pytest.param(
+            service("web", ports={"A_": 80}),
+            422,
+            "spec.ports[0].name: Invalid value",
+            id="port name",
+        ),
+        pytest.param(
+            changed(service("web"), "spec.ports.0.protocol", "UDPX"),
+            422,
+            'Unsupported value: "UDPX": supported values: "SCTP", "TCP", "UDP"',
+            id="protocol",
+        ),
+        pytest.param(
+            changed(service("web"), "spec.ports.0.targetPort", "-"),
+            422,
+            "targetPort",
+            id="target name",
+        ),
+        pytest.param(
+            changed(service("web"), "spec.ports.0.targetPort", 70000),
+            422,
+            "targetPort",
+            id="target number",
+        ),
         pytest.param(service("web", type="Other"), 422, "spec.type: Unsupported value", id="type"),
-        pytest.param(service("web", type="ExternalName"), 422, "spec.externalName: Required value", id="external"),
-        pytest.param(service("web", labels={"a": "b c"}), 422, "metadata.labels: Invalid value", id="label"),
-        pytest.param(service("web", labels={"-": "b"}), 422, "metadata.labels: Invalid value", id="label key"),
-        pytest.param(service("web", annotations={"A/b": "", "x y": ""}), 422, "metadata.annotations: Invalid value", id="annotation key"),
-        pytest.param(service("web", annotations={"a": "x" * 262144}), 422, "metadata.annotations: Too long", id="annotations"),
-        pytest.param(changed(service("web"), "metadata.annotations", {"a": True}), 400, "json: cannot unmarshal bool into Go struct field Service.metadata.annotations of type string", id="boolean"),
-        pytest.param(changed(service("web"), "metadata.labels", ["a"]), 400, "cannot unmarshal array", id="labels"),
-        pytest.param(changed(service("web"), "metadata.name", 1), 400, "cannot unmarshal number", id="name"),
-        pytest.param(changed(service("web"), "metadata.name", ""), 422, "name or generateName is required", id="no name"),
-        pytest.param(changed(service("web"), "metadata.resourceVersion", "5"), 500, "resourceVersion should not be set", id="version"),
-        pytest.param(changed(service("web"), "spec", "x"), 400, "cannot be handled as a Service", id="spec"),
-        pytest.param(changed(service("web"), "spec.ports", ["x"]), 400, "cannot be handled as a Service", id="port"),
-        pytest.param(web_slice("10.0.0.1", address_type="IPv5"), 422, "addressType: Unsupported value", id="address type"),
-        pytest.param(changed(web_slice("10.0.0.1"), "addressType", ""), 422, "addressType: Required value", id="no address type"),
-        pytest.param(web_slice("10.0.0.1", address_type="IPv6"), 422, 'endpoints[0].addresses[0]: Invalid value: "10.0.0.1": must be a valid IP address', id="family"),
-        pytest.param(web_slice("10.0.0.300", address_type="IPv4"), 422, "endpoints[0].addresses[0]", id="no address"),
-        pytest.param(web_slice("a_b", address_type="FQDN"), 422, "must be a valid hostname", id="hostname"),
-        pytest.param(endpoint_slice("web", [endpoint([])], address_type="IPv4"), 422, "endpoints[0].addresses: Required value: must contain at least 1 address", id="empty"),
-        pytest.param(web_slice(*["10.0.0.1"] * 1001), 422, "endpoints: Too many: 1001", id="endpoints"),
-        pytest.param(changed(web_slice("10.0.0.1"), "ports.0.port", 0), 422, "ports[0].port", id="slice port"),
-        pytest.param(changed(web_slice("10.0.0.1"), "ports.0.protocol", "X"), 422, "ports[0].protocol", id="slice protocol"),
-        pytest.param(changed(web_slice("10.0.0.1"), "ports", [{"port": 1}, {"port": 2}]), 422, "ports[1].name: Duplicate value", id="slice port name"),
-        pytest.param(endpoint_slice("web", [endpoint("10.0.0.1", for_zones="abcdefghi")]), 422, "hints.forZones: Forbidden", id="hints"),
-        pytest.param(changed(web_slice("10.0.0.1"), "endpoints.0.conditions", {"ready": "true"}), 400, "into ready of type bool", id="condition"),
-        pytest.param({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "A"}}, 422, "a lowercase RFC 1123 subdomain", id="config map"),
-        pytest.param({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a.b"}}, 422, "a lowercase RFC 1123 label", id="namespace"),
-        pytest.param({"apiVersion": "v1", "kind": "ConfigMap"}, 400, "cannot unmarshal null", id="no metadata"),
+        pytest.param(
+            service("web", type="ExternalName"),
+            422,
+            "spec.externalName: Required value",
+            id="external",
+        ),
+        pytest.param(
+            service("web", labels={"a": "b c"}), 422, "metadata.labels: Invalid value", id="label"
+        ),
+        pytest.param(
+            service("web", labels={"-": "b"}), 422, "metadata.labels: Invalid value", id="label key"
+        ),
+        pytest.param(
+            service("web", annotations={"A/b": "", "x y": ""}),
+            422,
+            "metadata.annotations: Invalid value",
+            id="annotation key",
+        ),
+        pytest.param(
+            service("web", annotations={"a": "x" * 262144}),
+            422,
+            "metadata.annotations: Too long",
+            id="annotations",
+        ),
+        pytest.param(
+            changed(service("web"), "metadata.annotations", {"a": True}),
+            400,
+            "cannot unmarshal bool into Go struct field Service.metadata.annotations of type",
+            id="boolean",
+        ),
+        pytest.param(
+            changed(service("web"), "metadata.labels", ["a"]),
+            400,
+            "cannot unmarshal array",
+            id="labels",
+        ),
+        pytest.param(
+            changed(service("web"), "metadata.name", 1), 400, "cannot unmarshal number", id="name"
+        ),
+        pytest.param(
+            changed(service("web"), "metadata.name", ""),
+            422,
+            "name or generateName is required",
+            id="no name",
+        ),
+        pytest.param(
+            changed(service("web"), "metadata.resourceVersion", "5"),
+            500,
+            "resourceVersion should not be set",
+            id="version",
+        ),
+        pytest.param(
+            changed(service("web"), "spec", "x"), 400, "cannot be handled as a Service", id="spec"
+        ),
+        pytest.param(
+            changed(service("web"), "spec.ports", ["x"]),
+            400,
+            "cannot be handled as a Service",
+            id="port",
+        ),
+        pytest.param(
+            web_slice("10.0.0.1", address_type="IPv5"),
+            422,
+            "addressType: Unsupported value",
+            id="address type",
+        ),
+        pytest.param(
+            changed(web_slice("10.0.0.1"), "addressType", ""),
+            422,
+            "addressType: Required value",
+            id="no address type",
+        ),
+        pytest.param(
+            web_slice("10.0.0.1", address_type="IPv6"),
+            422,
+            'endpoints[0].addresses[0]: Invalid value: "10.0.0.1": must be a valid IP address',
+            id="family",
+        ),
+        pytest.param(
+            web_slice("10.0.0.300", address_type="IPv4"),
+            422,
+            "endpoints[0].addresses[0]",
+            id="no address",
+        ),
+        pytest.param(
+            web_slice("a_b", address_type="FQDN"), 422, "must be a valid hostname", id="hostname"
+        ),
+        pytest.param(
+            endpoint_slice("web", [endpoint([])], address_type="IPv4"),
+            422,
+            "endpoints[0].addresses: Required value: must contain at least 1 address",
+            id="empty",
+        ),
+        pytest.param(
+            web_slice(*["10.0.0.1"] * 1001), 422, "endpoints: Too many: 1001", id="endpoints"
+        ),
+        pytest.param(
+            changed(web_slice("10.0.0.1"), "ports.0.port", 0), 422, "ports[0].port", id="slice port"
+        ),
+        pytest.param(
+            changed(web_slice("10.0.0.1"), "ports.0.protocol", "X"),
+            422,
+            "ports[0].protocol",
+            id="slice protocol",
+        ),
+        pytest.param(
+            changed(web_slice("10.0.0.1"), "ports", [{"port": 1}, {"port": 2}]),
+            422,
+            "ports[1].name: Duplicate value",
+            id="slice port name",
+        ),
+        pytest.param(
+            endpoint_slice("web", [endpoint("10.0.0.1", for_zones="abcdefghi")]),
+            422,
+            "hints.forZones: Forbidden",
+            id="hints",
+        ),
+        pytest.param(
+            changed(web_slice("10.0.0.1"), "endpoints.0.conditions", {"ready": "true"}),
+            400,
+            "into ready of type bool",
+            id="condition",
+        ),
+        pytest.param(
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "A"}},
+            422,
+            "a lowercase RFC 1123 subdomain",
+            id="config map",
+        ),
+        pytest.param(
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a.b"}},
+            422,
+            "a lowercase RFC 1123 label",
+            id="namespace",
+        ),
+        pytest.param(
+            {"apiVersion": "v1", "kind": "ConfigMap"},
+            400,
+            "cannot unmarshal null",
+            id="no metadata",
+        ),
     ],
-)  # fmt: skip
+)
 def test_invalid_objects_are_refused(
     fake: FakeKubernetes, obj: dict[str, Any], code: int, part: str
 ) -> None:
@@ -391,7 +542,7 @@ def test_some_things_cannot_be_changed(fake: FakeKubernetes) -> None:
     with pytest.raises(KubernetesError, match="may not change once set"):
         fake.patch("services", "default", "web", {"spec": {"clusterIP": "10.96.200.1"}})
     fake.create(web_slice("10.0.0.1"))
-    with pytest.raises(KubernetesError, match="addressType: .*field is immutable"):
+    with pytest.raises(KubernetesError, match=r"addressType: .*field is immutable"):
         fake.replace(web_slice("fd00::1"))
 
 

@@ -334,7 +334,13 @@ class FakeKubernetes:
         *,
         times: int = 1,
     ) -> None:
-        """Answer the next requests as usual, but so many seconds later."""
+        """Answer the next requests as usual, but so many seconds later.
+
+        Raises:
+            ValueError: Negative seconds, an unknown verb or resource, no `times`.
+        """
+        if seconds < 0:
+            raise ValueError(f"seconds must be at least 0, got {seconds!r}")
         self._faults.add(Fault(Requests.of(verb, resource), times, delay=seconds))
 
     def hang(self, verb: str | None = None, resource: str | None = None, *, times: int = 1) -> None:

@@ -64,7 +64,7 @@ class RunningKubernetes:
         """Listen, if it does not yet.
 
         Raises:
-            OSError: The port is taken.
+            OSError: The port is taken, or a file cannot be read.
             ModuleNotFoundError: There is no uvicorn; the message says what installs it.
             RuntimeError: The server did not start; the log says why.
         """
@@ -125,6 +125,8 @@ def _server(
         proxy_headers=False,
         timeout_graceful_shutdown=2,
     )
+    # Here, where whoever asked for it hears of a file that cannot be read.
+    config.load()
     return uvicorn.Server(config)
 
 
