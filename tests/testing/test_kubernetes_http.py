@@ -120,6 +120,7 @@ def test_a_deletion_has_preconditions(cluster: Cluster) -> None:
     for wanted in ({"uid": "other"}, {"resourceVersion": "1"}):
         refused = send(cluster, "DELETE", WEB, {"preconditions": wanted}, "application/json")
         assert status_of(refused)["reason"] == "Conflict"
+    assert send(cluster, "DELETE", WEB, [], "application/json").status_code == 400
     uid = cluster.http.get(WEB).json()["metadata"]["uid"]
     deleted = send(cluster, "DELETE", WEB, {"preconditions": {"uid": uid}}, "application/json")
     assert deleted.status_code == 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import logging
+import threading
 from typing import Any
 
 import httpx
@@ -14,7 +15,7 @@ from starlette.testclient import TestClient
 from sticky_asgi.testing import FakeKubernetes
 from sticky_asgi.testing.kubernetes import service
 from tests.conftest import Authority
-from tests.servers import no_leaks
+from tests.servers import eventually, no_leaks
 
 from .cluster import SERVICES, serving
 
@@ -50,12 +51,25 @@ def test_it_dies_and_returns(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR)
     fake = FakeKubernetes()
     fake.create(service("web", namespace="shop"))
-    fake.hang("get")
+    fake.hang("list")
+    cut: list[BaseException] = []
+
+    def hang(url: str) -> None:
+        try:
+            get(url)
+        except httpx.RemoteProtocolError as exc:
+            cut.append(exc)
+
     with fake.running() as server, no_leaks():
+        hanging = threading.Thread(target=hang, args=(server.url,))
+        hanging.start()
+        eventually(lambda: fake.requests)
         with httpx.Client(base_url=server.url, trust_env=False) as http:
             with http.stream("GET", SERVICES, params={"watch": "1"}) as response:
                 server.stop()
                 server.stop()
+                hanging.join()
+                assert len(cut) == 1
                 with pytest.raises(httpx.RemoteProtocolError):
                     response.read()
             with pytest.raises(httpx.ConnectError):
@@ -68,6 +82,14 @@ def test_it_dies_and_returns(caplog: pytest.LogCaptureFixture) -> None:
         server.stop()
     assert fake.watching() == 0
     assert caplog.text == ""
+
+
+def test_two_servers_may_have_one_store() -> None:
+    fake = FakeKubernetes()
+    with fake.running() as first:
+        with fake.running() as second:
+            assert get(second.url).status_code == 200
+        assert get(first.url).status_code == 200
 
 
 def test_it_serves_https(authority: Authority) -> None:

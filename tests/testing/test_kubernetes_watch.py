@@ -204,6 +204,14 @@ def test_a_watch_may_begin_with_all_and_say_so(cluster: Cluster) -> None:
     assert obj["metadata"]["resourceVersion"] == cluster.fake.version
 
 
+def test_a_watch_may_begin_with_now(cluster: Cluster) -> None:
+    cluster.create("a")
+    query = {"sendInitialEvents": "false", "resourceVersionMatch": "NotOlderThan"}
+    with cluster.watch(**query) as stream:
+        cluster.create("b")
+        assert stream.named() == ("ADDED", "b")
+
+
 @pytest.mark.parametrize(
     "query",
     [

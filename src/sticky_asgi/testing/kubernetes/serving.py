@@ -75,7 +75,6 @@ class RunningKubernetes:
         self.port = int(listener.getsockname()[1])
         logging.getLogger("uvicorn.error").addFilter(self._filter)
         self._server = server
-        self._hang_up(False)
         ready = threading.Event()
         self._thread = threading.Thread(
             target=_run, args=(server, listener, ready), name=f"fake Kubernetes {self.url}"
@@ -96,6 +95,7 @@ class RunningKubernetes:
         logging.getLogger("uvicorn.error").removeFilter(self._filter)
         if self._thread.is_alive():
             raise RuntimeError(f"the fake on port {self.port} did not stop")
+        self._hang_up(False)
         self._server = self._thread = None
 
     def __repr__(self) -> str:
