@@ -23,15 +23,18 @@ LAYERS = (
         "exceptions",
         "backend",
         "checks",
+        "config_yaml",
         "hash_keys",
         "headers",
         "limits",
         "memo",
+        "problems",
         "request",
         "target",
         "timeouts",
         "tls",
         "trusted_proxies",
+        "units",
         "websocket_options",
     ),
     ("balancers", "affinity", "health", "retries", "events", "snapshot"),
@@ -44,6 +47,7 @@ LAYERS = (
         "forward_websocket",
         "probes",
         "discovery",
+        "file_watch",
         "inbound",
         "runtime",
     ),
@@ -54,8 +58,6 @@ LAYERS = (
         "config_fields",
         "config_model",
         "config_problems",
-        "config_yaml",
-        "units",
         "access_log",
         "cli",
         "demo",
@@ -79,6 +81,7 @@ SOCKETS = ("socket", "socketserver", "select", "selectors", "ssl", "http.client"
 IO = (*HTTP_CLIENTS, *SOCKETS, "anyio", "asyncio", "h11", "subprocess", "uvicorn", "uvloop")
 OPTIONAL = (
     "click",
+    "dns",
     "fastapi",
     "httpx2",
     "pydantic",
@@ -89,7 +92,14 @@ OPTIONAL = (
     "yaml",
 )
 #: Modules that are themselves imported only when they are needed.
-LATE = ("upstream/frames.py", "upstream/http1_websocket.py")
+LATE = (
+    "config_yaml.py",
+    "discovery/dns_answers.py",
+    "file_watch.py",
+    "testing/dns.py",
+    "upstream/frames.py",
+    "upstream/http1_websocket.py",
+)
 
 
 class Import:

@@ -39,7 +39,8 @@ from . import (
     query_key,
 )
 from .admin import StatusEndpoints
-from .config_fields import Also, Drain, Duration, Integer, Number, Section, Size, nearest, not_yet
+from .config_fields import Also, Drain, Duration, Integer, Number, Section, Size, not_yet
+from .problems import nearest
 from .trusted_proxies import TrustedProxies
 
 
