@@ -209,6 +209,15 @@ def test_what_is_no_question_gets_no_answer() -> None:
     run(main)
 
 
+def test_it_runs_beside_an_event_loop(no_leaks: None) -> None:
+    server = DnsServer()
+    for _ in range(2):
+        with server.running():
+            server.set("web.test", "A", "127.0.0.1")
+            assert rcode(run(lambda: ask(server, "web.test"))) == "NOERROR"
+    assert len(server.queries) == 2
+
+
 def test_mistakes() -> None:
     server = DnsServer()
     with pytest.raises(ValueError, match="fault must be one of"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Thread
 from typing import Literal, NamedTuple, Self, TypeAlias, get_args
 
 try:
@@ -49,7 +51,7 @@ class DnsQuery(NamedTuple):
 
 
 class DnsServer:
-    """A name server that runs in your test, as an async context manager.
+    """A name server that runs in your test: `async with` in its event loop, or `with running()`.
 
     It answers over UDP and TCP, on one port of 127.0.0.1 that the system picks. It knows the
     records you set, follows CNAMEs among them, adds the addresses of SRV targets, and says of any
@@ -161,6 +163,23 @@ class DnsServer:
         # Transports are closed in the loop's next turn.
         await asyncio.sleep(0)
 
+    @contextmanager
+    def running(self) -> Iterator[Self]:
+        """Serve from a thread of its own while the block lasts, beside any event loop or none."""
+        loop = asyncio.new_event_loop()
+        thread = Thread(target=loop.run_forever, name="DnsServer", daemon=True)
+        thread.start()
+        try:
+            asyncio.run_coroutine_threadsafe(self.__aenter__(), loop).result()
+            try:
+                yield self
+            finally:
+                asyncio.run_coroutine_threadsafe(self.__aexit__(), loop).result()
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+
     def _receive(
         self, wire: bytes, protocol: Literal["udp", "tcp"], send: Callable[[bytes], None]
     ) -> None:
@@ -227,7 +246,7 @@ class DnsServer:
             if kind == dns.rdatatype.SRV and self.additional:
                 self._tell_along(response, rrset)
             return
-        if not any(owner == name for owner, _ in self._records):
+        if not any(owner == name for owner, _ in tuple(self._records)):
             response.set_rcode(dns.rcode.NXDOMAIN)
         soa = f". . 1 3600 600 86400 {self.negative_ttl}"
         response.authority.append(
@@ -238,7 +257,7 @@ class DnsServer:
         targets = {service.target.canonicalize() for service in services}
         response.additional += [
             rrset
-            for (owner, kind), rrset in self._records.items()
+            for (owner, kind), rrset in tuple(self._records.items())
             if rrset and owner in targets and kind in _ADDRESSES
         ]
 
