@@ -23,10 +23,12 @@ LAYERS = (
         "exceptions",
         "backend",
         "checks",
+        "config_yaml",
         "hash_keys",
         "headers",
         "limits",
         "memo",
+        "problems",
         "request",
         "target",
         "timeouts",
@@ -46,6 +48,7 @@ LAYERS = (
         "user_checks",
         "probes",
         "discovery",
+        "file_watch",
         "inbound",
         "runtime",
     ),
@@ -56,7 +59,6 @@ LAYERS = (
         "config_fields",
         "config_model",
         "config_problems",
-        "config_yaml",
         "access_log",
         "cli",
         "demo",
@@ -80,6 +82,7 @@ SOCKETS = ("socket", "socketserver", "select", "selectors", "ssl", "http.client"
 IO = (*HTTP_CLIENTS, *SOCKETS, "anyio", "asyncio", "h11", "subprocess", "uvicorn", "uvloop")
 OPTIONAL = (
     "click",
+    "dns",
     "fastapi",
     "httpx2",
     "pydantic",
@@ -90,7 +93,14 @@ OPTIONAL = (
     "yaml",
 )
 #: Modules that are themselves imported only when they are needed.
-LATE = ("upstream/frames.py", "upstream/http1_websocket.py")
+LATE = (
+    "config_yaml.py",
+    "discovery/dns_answers.py",
+    "file_watch.py",
+    "testing/dns.py",
+    "upstream/frames.py",
+    "upstream/http1_websocket.py",
+)
 
 
 class Import:

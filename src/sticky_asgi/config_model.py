@@ -52,7 +52,8 @@ from .affinity.session_persistence import (
     read_session_persistence,
 )
 from .affinity.settings import CookieSettings
-from .config_fields import Also, Drain, Duration, Integer, Number, Section, Size, nearest, not_yet
+from .config_fields import Also, Drain, Duration, Integer, Number, Section, Size, not_yet
+from .problems import nearest
 from .trusted_proxies import TrustedProxies
 
 
