@@ -5,6 +5,7 @@ The manifests themselves are in tests/test_kubernetes_manifests.py.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import runpy
@@ -81,6 +82,25 @@ def test_carts_fall_apart_without_affinity() -> None:
     with TestClient(Gateway({"/": pool_of_carts(None)})) as client:
         answers = pods_and_carts(client)
     assert answers == [("web-1", ["shoes"]), ("web-2", ["milk"]), ("web-3", ["tea"])]
+
+
+def test_keys_are_turned_round_without_a_logout() -> None:
+    """The steps of docs/kubernetes.md, with gateways of both kinds in between."""
+    a, b, c = (f"the key {name} of the cookies" for name in "abc")
+    pods = [Backend(app=create_app(pod), id=pod) for pod in PODS]
+
+    def gateway(*keys: str) -> Gateway:
+        return Gateway({"/": Pool("web", pods, affinity=SignedCookie(keys))})
+
+    steps = [gateway(a, b), gateway(c, b), gateway(b, c), gateway(c, c)]
+    with TestClient(steps[0]) as visitor:
+        pod = visitor.post("/", content="shoes").json()["pod"]
+    cookies = visitor.cookies
+    for before, after in itertools.pairwise(steps):
+        for running in (before, after, before, after):
+            with TestClient(running, cookies=cookies) as visitor:
+                assert visitor.get("/").json() == {"pod": pod, "cart": ["shoes"]}
+            cookies = visitor.cookies
 
 
 def test_a_stranger_who_only_looks_gets_no_cart() -> None:
