@@ -1,1 +1,26 @@
-"""Sources of backends: pools that find their backends by themselves."""
+"""Sources of backends: pools that find their backends by themselves.
+
+Each source is imported when it is asked for: a gateway that has none pays for none.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .kubernetes import DiscoveredPool, KubernetesNamespace, KubernetesService
+
+__all__ = ["DiscoveredPool", "KubernetesNamespace", "KubernetesService"]
+
+_HOMES = {
+    "DiscoveredPool": ".kubernetes",
+    "KubernetesNamespace": ".kubernetes",
+    "KubernetesService": ".kubernetes",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name], __name__), name)
