@@ -1,0 +1,378 @@
+"""The verbs by HTTP: paths, headers, bodies and status codes, and the faults on the way.
+
+The order is the real server's: the token is looked at first, then comes what the server's own
+state makes of a request (the faults), then whether it is allowed, then what it asks for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from . import documents, errors, patches, resources, selectors
+from .access import Access
+from .errors import KubernetesError
+from .faults import Fault, Faults
+from .go_json import encode
+from .log import Request
+from .resources import Object, Resource
+from .store import Store
+from .streams import CutOffResponse, Gate, Watches, WatchResponse
+from .verbs import ListOptions, Verbs, parse_version
+from .watch import Watch, WatchOptions
+
+_JSON = "application/json"
+_MAX_BODY = 3 * 1024 * 1024
+_PATH = re.compile(
+    r"(?:api/(?P<core>v1)|apis/(?P<group>[^/]+)/(?P<version>[^/]+))"
+    r"(?:/namespaces/(?P<namespace>[^/]+)(?=/))?"
+    r"/(?P<plural>[^/]+)(?:/(?P<name>[^/]+))?"
+)
+_VERB_OF = {
+    ("GET", True): "get",
+    ("GET", False): "list",
+    ("POST", False): "create",
+    ("PUT", True): "update",
+    ("PATCH", True): "patch",
+    ("DELETE", True): "delete",
+    ("DELETE", False): "deletecollection",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a path names."""
+
+    resource: Resource
+    namespace: str | None
+    name: str
+
+
+def target_of(path: str) -> Target | None:
+    """The resource, and maybe the object, at a path; None if it names none."""
+    match = _PATH.fullmatch(path.strip("/"))
+    if match is None:
+        return None
+    group, version = match["group"] or "", match["core"] or match["version"]
+    resource = resources.at(group, version, match["plural"])
+    if resource is None or (match["namespace"] and not resource.is_namespaced):
+        return None
+    return Target(resource, match["namespace"], match["name"] or "")
+
+
+def flag(query: Mapping[str, str], name: str) -> bool:
+    """A boolean parameter, as the API server reads it: anything but `0` and `false` is true."""
+    return name in query and query[name].lower() not in ("0", "false")
+
+
+def json_response(content: Object, status: int = 200) -> Response:
+    return Response(encode(content), status, {"Cache-Control": "no-cache, private"}, _JSON)
+
+
+def error_response(error: KubernetesError) -> Response:
+    response = json_response(error.status, error.code)
+    retry_after = (error.details or {}).get("retryAfterSeconds")
+    if retry_after is not None:
+        response.headers["Retry-After"] = str(retry_after)
+    return response
+
+
+class HttpApi:
+    """An ASGI app over a store.
+
+    Args:
+        store: What is held.
+        verbs: What can be done with it.
+        access: Who may do it.
+        faults: What goes wrong.
+        watches: Where open streams are kept.
+        gate: Where requests hang.
+        log: Where requests are noted.
+        clock: For the log.
+        bookmark_interval: Seconds between two bookmarks of a watch.
+
+    Attributes:
+        is_down: Whether every request is cut off, as when the process is dying.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        verbs: Verbs,
+        access: Access,
+        faults: Faults,
+        watches: Watches,
+        gate: Gate,
+        log: list[Request],
+        clock: Callable[[], float],
+        bookmark_interval: float,
+    ) -> None:
+        self.is_down = False
+        self._store = store
+        self._verbs = verbs
+        self._access = access
+        self._faults = faults
+        self._watches = watches
+        self._gate = gate
+        self._log = log
+        self._clock = clock
+        self._bookmark_interval = bookmark_interval
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        http = HttpRequest(scope, receive)
+        target = target_of(http.path_params["path"])
+        request = self._noted(http, target)
+        try:
+            # Read to its end, so that what can be received next is the client's leaving.
+            body = await http.body()
+            response = await self._respond(http, request, target, body)
+        except ClientDisconnect:
+            return
+        except KubernetesError as exc:
+            response = error_response(exc)
+        if response is not None:
+            request.status = response.status_code
+            await response(scope, receive, send)
+
+    def _noted(self, http: HttpRequest, target: Target | None) -> Request:
+        query = dict(http.query_params)
+        verb, name = http.method.lower(), ""
+        if target is not None:
+            verb = _VERB_OF.get((http.method, bool(target.name)), verb)
+            name = target.name
+            if verb == "list" and flag(query, "watch"):
+                verb = "watch"
+            if not name:
+                name = selectors.chosen_name(query.get("fieldSelector", "")) or ""
+        request = Request(
+            verb=verb,
+            resource=target.resource.plural if target else "",
+            namespace=target.namespace if target else None,
+            name=name,
+            query=query,
+            path=http.url.path,
+            time=self._clock(),
+        )
+        self._log.append(request)
+        return request
+
+    async def _respond(
+        self, http: HttpRequest, request: Request, target: Target | None, body: bytes
+    ) -> Response | None:
+        """The response, or None when the client has left."""
+        if self.is_down:
+            return CutOffResponse()
+        self._access.authenticate(http.headers.get("authorization", ""))
+        fault = self._faults.take(request)
+        if fault is not None:
+            response, has_left = await self._suffer(fault, http)
+            if response is not None or has_left:
+                return response
+        if target is None:
+            return _document_response(http)
+        self._access.authorize(request, target.resource)
+        if request.verb not in resources.VERBS:
+            raise errors.method_not_allowed()
+        _check_accept(http, [_JSON])
+        if len(body) > _MAX_BODY:
+            raise errors.too_large(_MAX_BODY)
+        return self._answer(http, request, target, body)
+
+    async def _suffer(self, fault: Fault, http: HttpRequest) -> tuple[Response | None, bool]:
+        """Let a fault happen. Returns what it answers, and whether the client has left."""
+        await asyncio.sleep(fault.delay)
+        if fault.effect == "hang":
+            return None, not await self._gate.wait(http.receive)
+        if fault.effect == "cut off":
+            return CutOffResponse(), False
+        if fault.error is not None:
+            raise fault.error
+        return None, False
+
+    def _answer(self, http: HttpRequest, request: Request, target: Target, body: bytes) -> Response:
+        resource, namespace, name = target.resource, target.namespace, target.name
+        query = request.query
+        if resource.is_namespaced and namespace is None:
+            if name:
+                raise errors.no_such_path()
+            if request.verb not in ("list", "watch"):
+                raise errors.method_not_allowed()
+        dry_run = _dry_run(query)
+        match request.verb:
+            case "get":
+                return json_response(self._verbs.get(resource, namespace, name))
+            case "list":
+                selector = _selector(target, query)
+                return json_response(self._verbs.list(resource, selector, _list_options(query)))
+            case "watch":
+                return self._watch(target, query)
+            case "create":
+                obj = _read(resource, body, _content_type(http, [_JSON]))
+                made = self._verbs.create(resource, namespace, obj, dry_run=dry_run)
+                return json_response(made, 201)
+            case "update":
+                obj = _read(resource, body, _content_type(http, [_JSON]))
+                made, is_new = self._verbs.update(resource, namespace, name, obj, dry_run=dry_run)
+                return json_response(made, 201 if is_new else 200)
+            case "patch":
+                kind = _content_type(http, patches.KINDS)
+                patch = _read(resource, body, kind)
+                if kind == patches.APPLY_PATCH and not query.get("fieldManager"):
+                    raise _manager_required()
+                made, is_new = self._verbs.patch(
+                    resource, namespace, name, patch, kind=kind, dry_run=dry_run
+                )
+                return json_response(made, 201 if is_new else 200)
+            case "delete":
+                options = _read(resource, body, _JSON) if body else {}
+                made, is_gone = self._verbs.delete(
+                    resource,
+                    namespace,
+                    name,
+                    preconditions=options.get("preconditions"),
+                    dry_run=dry_run or bool(options.get("dryRun")),
+                )
+                shows = resource.returns_deleted or not is_gone
+                return json_response(made if shows else errors.success(resource, made))
+            case _:
+                return self._delete_collection(target, query, dry_run=dry_run)
+
+    def _delete_collection(
+        self, target: Target, query: Mapping[str, str], *, dry_run: bool
+    ) -> Response:
+        selector = _selector(target, query)
+        with self._store.lock:
+            gone = self._verbs.list(target.resource, selector, _list_options(query))
+            for obj in gone["items"]:
+                metadata = obj["metadata"]
+                namespace = metadata.get("namespace")
+                self._verbs.delete(target.resource, namespace, metadata["name"], dry_run=dry_run)
+        return json_response(gone)
+
+    def _watch(self, target: Target, query: Mapping[str, str]) -> Response:
+        options = _watch_options(query, self._bookmark_interval)
+        watch = Watch(self._store, target.resource, _selector(target, query), options)
+        return WatchResponse(watch, self._watches)
+
+
+def _document_response(http: HttpRequest) -> Response:
+    path = http.path_params["path"].strip("/")
+    content = documents.document(path)
+    if path in ("healthz", "livez", "readyz"):
+        content = {}
+    if content is None:
+        raise errors.no_such_path()
+    if http.method not in ("GET", "HEAD"):
+        raise errors.method_not_allowed()
+    if path in ("healthz", "livez", "readyz"):
+        return PlainTextResponse("ok")
+    wanted = http.headers.get("accept", "")
+    if path == "openapi/v2" and documents.OPENAPI_V2_WANTED in wanted:
+        return Response(documents.OPENAPI_V2_PROTOBUF, media_type=documents.OPENAPI_V2_TYPE)
+    _check_accept(http, [_JSON])
+    return json_response(content)
+
+
+def _check_accept(http: HttpRequest, accepted: list[str]) -> None:
+    """Raises KubernetesError, 406.
+
+    Other forms of an object, `as=Table` among them, are not had here; clients that ask for them
+    also take the plain one.
+    """
+    ranges = [part.strip() for part in http.headers.get("accept", "").split(",") if part.strip()]
+    for media_range in ranges:
+        kind, *parameters = [part.strip() for part in media_range.split(";")]
+        is_plain = not any(parameter.startswith("as=") for parameter in parameters)
+        if kind in (*accepted, "application/*", "*/*") and is_plain:
+            return
+    if ranges:
+        raise errors.not_acceptable(accepted)
+
+
+def _content_type(http: HttpRequest, accepted: tuple[str, ...] | list[str]) -> str:
+    """Raises KubernetesError, 415."""
+    kind = http.headers.get("content-type", "").partition(";")[0].strip()
+    if not kind and _JSON in accepted:
+        return _JSON
+    if kind not in accepted:
+        raise errors.unsupported_media_type(accepted)
+    return kind
+
+
+def _read(resource: Resource, body: bytes, kind: str) -> Any:
+    """Parse a body. YAML is read as far as it is JSON, which is what kubectl sends as such."""
+    try:
+        return json.loads(body)
+    except ValueError as exc:
+        raise errors.bad_request(
+            f"the object provided is unrecognized (must be of type {resource.kind}): "
+            f"couldn't get version/kind; {kind} parse error: {exc}"
+        ) from None
+
+
+def _dry_run(query: Mapping[str, str]) -> bool:
+    value = query.get("dryRun", "")
+    if value not in ("", "All"):
+        raise KubernetesError(422, f'dryRun: Unsupported value: "{value}": supported values: "All"')
+    return value == "All"
+
+
+def _manager_required() -> KubernetesError:
+    return KubernetesError(
+        422,
+        'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for '
+        "apply patch",
+    )
+
+
+def _number(query: Mapping[str, str], name: str) -> int:
+    text = query.get(name) or "0"
+    if re.fullmatch(r"-?[0-9]+", text) is None:
+        raise errors.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+    return int(text)
+
+
+def _selector(target: Target, query: Mapping[str, str]) -> selectors.Selector:
+    return selectors.parse(
+        target.namespace, query.get("labelSelector", ""), query.get("fieldSelector", "")
+    )
+
+
+def _list_options(query: Mapping[str, str]) -> ListOptions:
+    return ListOptions(
+        limit=max(_number(query, "limit"), 0),
+        continue_token=query.get("continue", ""),
+        version=query.get("resourceVersion", ""),
+        match=query.get("resourceVersionMatch", ""),
+    )
+
+
+def _watch_options(query: Mapping[str, str], bookmark_interval: float) -> WatchOptions:
+    version = parse_version(query.get("resourceVersion", ""))
+    initial = query.get("sendInitialEvents")
+    match = query.get("resourceVersionMatch", "")
+    if (match == "NotOlderThan") is (initial is None):
+        raise KubernetesError(
+            422,
+            'ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Forbidden: '
+            "for a watch, sendInitialEvents and resourceVersionMatch=NotOlderThan go together",
+        )
+    wants_all = flag(query, "sendInitialEvents") if initial is not None else version == 0
+    timeout = _number(query, "timeoutSeconds")
+    return WatchOptions(
+        version=None if wants_all else version,
+        bookmarks=flag(query, "allowWatchBookmarks"),
+        marks_initial=flag(query, "sendInitialEvents"),
+        timeout=timeout if timeout > 0 else None,
+        bookmark_interval=bookmark_interval,
+    )
