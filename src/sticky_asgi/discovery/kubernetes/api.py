@@ -24,6 +24,7 @@ import httpx
 
 from ...checks import check_type
 from ...exceptions import DiscoveryError
+from .garbage import uncollected
 
 #: Where a pod finds the token, the authority and the namespace of its service account.
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -191,7 +192,8 @@ class ApiClient:
                     body = await answer.read_all()
         except TimeoutError:
             raise DiscoveryError(f"{what}: no answer within {ANSWER_TIMEOUT:g} seconds") from None
-        found = decode(body, what)
+        with uncollected():
+            found = decode(body, what)
         if not isinstance(found, dict):
             raise ApiError(f"{what}: the answer is no object: {glimpse(found)}")
         return found

@@ -23,6 +23,9 @@ Identity: TypeAlias = Literal["pod", "uid", "address"]
 
 _PORT_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 
+#: Looked up once: five thousand times is half a millisecond.
+_ACTIVE = Intent.ACTIVE
+
 #: Of an endpoint that is in two slices, the one that may do more counts.
 _RANKS = {Intent.ACTIVE: 0, Intent.DRAINING: 1, Intent.DOWN: 2}
 
@@ -164,7 +167,7 @@ class ServiceBackends:
         intents = {
             id: one.endpoint.intent
             for id, one in known.items()
-            if one.endpoint.intent is not Intent.ACTIVE
+            if one.endpoint.intent is not _ACTIVE
         }
         backends = _backends(known, self.choice.zone)
         return Snapshot(backends=backends, intents=intents, affinity=affinity)
@@ -259,7 +262,7 @@ def _backends(known: _ById, zone: str | None) -> tuple[Backend, ...]:
     return tuple(
         [
             one.near
-            if zone in one.endpoint.hints or one.endpoint.intent is not Intent.ACTIVE
+            if zone in one.endpoint.hints or one.endpoint.intent is not _ACTIVE
             else one.at_a_distance()
             for one in known.values()
         ]
@@ -268,5 +271,5 @@ def _backends(known: _ById, zone: str | None) -> tuple[Backend, ...]:
 
 def _hints_apply(known: _ById, zone: str) -> bool:
     """Whether everybody who is ready has a hint, and somebody's is our zone: kube-proxy's rule."""
-    ready = [one.endpoint.hints for one in known.values() if one.endpoint.intent is Intent.ACTIVE]
+    ready = [one.endpoint.hints for one in known.values() if one.endpoint.intent is _ACTIVE]
     return all(ready) and any(zone in hints for hints in ready)

@@ -22,7 +22,7 @@ logger = logging.getLogger("sticky_asgi.discovery")
 
 #: Objects in one answer. It is decoded without a pause: a full slice has a hundred endpoints.
 SERVICES_PAGE = 100
-SLICES_PAGE = 10
+SLICES_PAGE = 5
 
 
 class Copy:

@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar
 
 from ...exceptions import DiscoveryError
 from .api import Answer, ApiClient, ApiError, Expired, decode, glimpse, refusal, shorten
+from .garbage import uncollected
 from .lines import LineSplitter
 
 logger = logging.getLogger("sticky_asgi.discovery")
@@ -163,7 +164,8 @@ class Reflector(Generic[T]):
             if not isinstance(items, list | None) or not isinstance(metadata, dict):
                 raise ApiError(f"{what}: the answer is no list: {glimpse(page)}")
             for item in items or ():
-                self._list_one(item, found, versions, what)
+                with uncollected():
+                    self._list_one(item, found, versions, what)
                 # Each is some work, and many of them would hold up everybody else.
                 await asyncio.sleep(0)
             token = metadata.get("continue")
@@ -224,7 +226,8 @@ class Reflector(Generic[T]):
                 except ValueError as exc:
                     raise ApiError(f"{what}: {exc}") from None
                 for line in lines:
-                    self._take(line, what)
+                    with uncollected():
+                        self._take(line, what)
                     await asyncio.sleep(0)
 
     def _take(self, line: bytes, what: str) -> None:
