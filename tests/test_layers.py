@@ -207,12 +207,13 @@ def test_deciding_layers_have_no_coroutines_and_no_io() -> None:
     assert wrong == []
 
 
-def test_only_upstream_knows_an_http_client() -> None:
+def test_only_upstream_and_kubernetes_know_an_http_client() -> None:
     wrong = [
         source.at(item)
         for source in SOURCES
         for item in source.imports()
         if source.name not in ("upstream", "testing")
+        and not source.path.is_relative_to("discovery/kubernetes")
         and any(item.is_of(client) for client in HTTP_CLIENTS)
     ]
     assert wrong == []
@@ -289,6 +290,10 @@ def imported() -> tuple[float, set[str]]:
         shares.append(share)
         modules = set(names)
     return min(shares), modules
+
+
+def test_sources_are_imported_when_they_are_asked_for(imported: tuple[float, set[str]]) -> None:
+    assert not any(name.startswith("sticky_asgi.discovery.kubernetes") for name in imported[1])
 
 
 def test_importing_is_quick(imported: tuple[float, set[str]]) -> None:

@@ -1,0 +1,155 @@
+"""What a Service says, read from the API's JSON (core/v1), and which of its ports is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from .annotations import Reading, read_annotations
+
+#: What the Gateway API and Traefik make of `appProtocol`.
+_SCHEMES = {
+    "http": "http",
+    "kubernetes.io/ws": "http",
+    "https": "https",
+    "kubernetes.io/wss": "https",
+}
+
+
+class Unusable(Exception):
+    """A Service is not what is wanted. The message does not name it."""
+
+
+class ServicePort(NamedTuple):
+    """A TCP port of a Service.
+
+    Args:
+        name: "" where it has none.
+        number: The Service's own, which need not be that of its pods.
+        app_protocol: What is spoken there, where that is said.
+    """
+
+    name: str
+    number: int
+    app_protocol: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.number} ({self.name})" if self.name else str(self.number)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A Service.
+
+    Args:
+        name: Its name.
+        ports: Its TCP ports.
+        family: The one of its IP families that counts; None where it names none.
+        is_headless: Whether it has no address of its own.
+        external_name: The name that it stands for, if it is of that type.
+        annotations: Its annotations.
+        labels: Its labels.
+        reading: What its annotations say.
+    """
+
+    name: str
+    ports: tuple[ServicePort, ...]
+    family: str | None
+    is_headless: bool
+    external_name: str | None
+    annotations: Mapping[str, str]
+    labels: Mapping[str, str]
+    reading: Reading
+
+
+def read_service(item: Mapping[str, Any], before: Service | None = None) -> Service:
+    """Read a Service.
+
+    Args:
+        item: The object, decoded.
+        before: What was read of it before, and is returned if it still holds.
+
+    Raises:
+        ValueError: It is not what the API promises.
+    """
+    try:
+        metadata, spec = item["metadata"], item["spec"]
+        annotations, labels = metadata.get("annotations") or {}, metadata.get("labels") or {}
+        families = spec.get("ipFamilies") or (None,)
+        made = Service(
+            name=metadata["name"],
+            ports=tuple(
+                ServicePort(port.get("name") or "", int(port["port"]), port.get("appProtocol"))
+                for port in spec.get("ports") or ()
+                if (port.get("protocol") or "TCP") == "TCP"
+            ),
+            family=families[0],
+            is_headless=spec.get("clusterIP") == "None",
+            external_name=(
+                str(spec.get("externalName")) if spec.get("type") == "ExternalName" else None
+            ),
+            annotations=dict(annotations),
+            labels=dict(labels),
+            reading=_reading(annotations, labels, before),
+        )
+    except (AttributeError, IndexError, KeyError, TypeError) as exc:
+        raise ValueError(f"{type(exc).__name__}: {exc}") from None
+    return before if made == before else made
+
+
+def _reading(
+    annotations: Mapping[str, str], labels: Mapping[str, str], before: Service | None
+) -> Reading:
+    if not all(isinstance(text, str) for text in (*annotations.values(), *labels.values())):
+        raise ValueError("annotations and labels must be texts")
+    if before is not None and (before.annotations, before.labels) == (annotations, labels):
+        return before.reading
+    return read_annotations(annotations, labels=labels)
+
+
+def choose_port(
+    service: Service, wanted: int | str | None, *, any_port: bool = False
+) -> ServicePort:
+    """The port of a Service that is meant.
+
+    Args:
+        service: The Service.
+        wanted: Number or name of the Service's port; None: its only one.
+        any_port: Whether its only one will do where there is none such.
+
+    Raises:
+        Unusable: There is no such port, or more than one.
+    """
+    for port in service.ports:
+        if wanted is not None and wanted in (port.number, port.name):
+            return port
+    if not service.ports and isinstance(wanted, int):
+        # A headless Service may name none: what is asked for is then the pods' own.
+        return ServicePort("", wanted)
+    if len(service.ports) == 1 and (wanted is None or any_port):
+        return service.ports[0]
+    there = ", ".join(map(str, service.ports)) or "none"
+    if wanted is None:
+        raise Unusable(f"port must be given, as one of its TCP ports: {there}")
+    raise Unusable(f"there is no TCP port {wanted!r} among its ports: {there}")
+
+
+def scheme_of(service: Service, port: ServicePort) -> tuple[str, str | None]:
+    """`http` or `https`, and what is to be said of it to the operator, if anything.
+
+    What the annotations say comes first, then the port's `appProtocol`, then what its number and
+    its name make likely, which are Traefik's rules.
+    """
+    if service.reading.scheme in ("http", "https"):
+        return service.reading.scheme, None
+    likely = "https" if port.number == 443 or port.name.startswith("https") else "http"
+    if port.app_protocol is None:
+        return likely, None
+    known = _SCHEMES.get(port.app_protocol.lower())
+    if known is not None:
+        return known, None
+    return likely, (
+        f"port {port}: appProtocol={port.app_protocol!r} is not spoken to backends, "
+        f"{likely} is: HTTP/1.1 and WebSocket are all there is"
+    )
