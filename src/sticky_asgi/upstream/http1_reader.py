@@ -22,8 +22,9 @@ _FRAMING = HOP_BY_HOP | {b"content-length"}
 _END_OF_HEAD = b"\r\n\r\n"
 
 
-#: Heads that are remembered, and the most bytes of one.
-_REMEMBERED = 1024
+#: Heads that are remembered, and the most bytes of one. Most have a Date, and come no more when its
+#: second is over: more of them would be of use to nobody, and hold memory all the same.
+_REMEMBERED = 512
 _LARGEST = 4096
 
 
