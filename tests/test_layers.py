@@ -31,6 +31,7 @@ LAYERS = (
         "target",
         "timeouts",
         "tls",
+        "tracebacks",
         "trusted_proxies",
         "websocket_options",
     ),

@@ -18,6 +18,7 @@ from .exceptions import UpstreamError
 from .health import CheckResult, HealthCheck
 from .pool import Pool
 from .request import RawHeaders
+from .tracebacks import forget_frames
 from .upstream import Clients, UpstreamClient, UpstreamRequest, UpstreamResponse
 
 logger = logging.getLogger("sticky_asgi")
@@ -135,6 +136,7 @@ class Prober:
                     return CheckResult(True, "connected", drains=None)
                 return await ask(client, check, self._request(backend, check))
         except UpstreamError as exc:
+            forget_frames(exc)
             return CheckResult(False, str(exc)) if exc.side == "backend" else None
         except asyncio.CancelledError as exc:
             task = asyncio.current_task()

@@ -118,6 +118,10 @@ class ResponseReader:
             self.keeps_alive = False
         return self._has_room
 
+    def close(self) -> None:
+        """Read no more. The parser, which calls back, would hold what is held by the reader."""
+        self._parser = None
+
     def _refused(self, fault: str) -> MalformedResponse:
         stage: Stage = "body" if self._response.status else "head"
         return MalformedResponse(f"{self._who} sent a bad response: {fault}", stage=stage)
