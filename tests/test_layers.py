@@ -33,6 +33,7 @@ LAYERS = (
         "target",
         "timeouts",
         "tls",
+        "tracebacks",
         "trusted_proxies",
         "units",
         "websocket_options",

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from starlette.types import Receive, Scope, Send
 
-from .call import Call, forget_frames
+from .call import Call
 from .error_response import ErrorResponse, can_refuse, default_error_response, send_error
 from .events import (
     EventListener,
@@ -37,6 +37,7 @@ from .lifespan import serve_lifespan
 from .pool import Pool
 from .routes import Route, Routes, RouteTable
 from .runtime import Runtimes
+from .tracebacks import forget_frames
 from .trusted_proxies import TrustedProxies
 from .upstream import (
     check_transport,

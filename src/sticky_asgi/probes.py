@@ -19,6 +19,7 @@ from .exceptions import UpstreamError
 from .health import CheckResult, HealthCheck
 from .pool import Pool
 from .request import RawHeaders
+from .tracebacks import forget_frames
 from .upstream import Clients, UpstreamClient, UpstreamRequest, UpstreamResponse
 from .user_checks import GRACE, UserChecks
 
@@ -140,6 +141,7 @@ class Prober:
                     return CheckResult(True, "connected", drains=None)
                 return await ask(client, check, self._request(backend, check))
         except UpstreamError as exc:
+            forget_frames(exc)
             return CheckResult(False, str(exc)) if exc.side == "backend" else None
         except Exception as exc:
             if timeout.expired():
