@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
 
 from starlette.types import Receive, Scope, Send
@@ -103,7 +103,7 @@ class Gateway:
         self.forwarded = forwarded
         self.max_head = max_head
         self.discovery = discovery
-        self._fixed, self._table = self._routes_of(pools)
+        self._fixed, self._table = self._routes_of(pools, discovery)
         self._readers: dict[Pool, tuple[HeadReader, tuple[object, ...]]] = {}
         self._runtimes = Runtimes(lambda: self.pools, self._make_pool_follower)
         self._was_ready = False
@@ -134,30 +134,39 @@ class Gateway:
             )
         return self._was_ready
 
-    def replace_routes(self, pools: Routes) -> None:
+    def replace_routes(
+        self, pools: Routes, *, discovery: PoolDiscovery | Literal["keep"] | None = "keep"
+    ) -> None:
         """Put other routes in force, at once; what is under way ends as it began.
 
         Any thread may call it. Raises as the constructor does, and then nothing has changed.
+
+        Args:
+            pools: Pools by path prefix, or a list of `Route`.
+            discovery: What finds more of them. Pools that were found stay until another source
+                has spoken. Default: as before.
         """
-        self._fixed, self._table = self._routes_of(pools)
+        if discovery != "keep":
+            check_type("discovery", discovery, PoolDiscovery, None)
+        before, others = self.discovery, self.discovery if discovery == "keep" else discovery
+        self._fixed, self._table = self._routes_of(pools, others)
+        if before is not None and others is not None and others is not before:
+            before.adopt(others)
+            self._fixed, self._table = self._routes_of(pools, before)
+        else:
+            self.discovery = others
         self._routes_changed()
 
-    def replace_discovery(self, discovery: PoolDiscovery | None) -> None:
-        """Find pools elsewhere. Those found so far stay until the new source has spoken."""
-        check_type("discovery", discovery, PoolDiscovery, None)
-        if self.discovery is not None and discovery is not None:
-            self.discovery.adopt(discovery)
-        else:
-            self.discovery = discovery
-        self.replace_routes(self._fixed)
-
-    def _routes_of(self, pools: Routes) -> tuple[tuple[Route, ...], RouteTable]:
+    @staticmethod
+    def _routes_of(
+        pools: Routes, discovery: PoolDiscovery | None
+    ) -> tuple[tuple[Route, ...], RouteTable]:
         """The routes of the program, and these with those that were found."""
-        finds = self.discovery is not None
+        finds = discovery is not None
         fixed = RouteTable(pools, may_be_empty=finds)
         for pool in fixed.pools:
             check_transport(pool.transport)
-        found = () if self.discovery is None else self.discovery.routes
+        found = () if discovery is None else discovery.routes
         names = {pool.name for pool in fixed.pools}
         found = tuple(route for route in found if route.pool and route.pool.name not in names)
         return fixed.routes, RouteTable([*fixed.routes, *found], may_be_empty=finds)
@@ -176,7 +185,7 @@ class Gateway:
 
     def _follow_pools(self, found: Sequence[DiscoveredPool]) -> None:
         if self.discovery is not None and self.discovery.follow(found, self._fixed):
-            self._fixed, self._table = self._routes_of(self._fixed)
+            self._fixed, self._table = self._routes_of(self._fixed, self.discovery)
             self._routes_changed()
 
     def _observe_pools(self) -> None:
