@@ -227,7 +227,7 @@ def test_an_empty_answer_is_believed_after_the_grace(lose: Callable[[DnsServer],
             time.now += 28
             with pytest.raises(DiscoveryError):
                 await first(discovery)
-            time.now += 2
+            time.now += 3
             snapshots = discovery.watch()
             assert await anext(snapshots) == Snapshot(backends=())
             time.pauses.clear()
@@ -461,6 +461,17 @@ def test_the_shortest_time_of_services_and_addresses_holds() -> None:
     run(main)
 
 
+def test_an_alias_without_an_address_is_left_out_by_the_name_of_the_record(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fill(server: DnsServer) -> None:
+        services("0 0 80 a.test", "0 0 80 b.test", b="127.0.0.1")(server)
+        server.set("a.test", "CNAME", "c.test")
+
+    ask_srv(fill)
+    assert caplog.messages == ["_http._tcp.web.test: left out, for want of an address: a.test"]
+
+
 def test_a_target_without_an_address_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with DnsServer() as server:
@@ -502,6 +513,17 @@ def test_a_target_that_nobody_answers_for_leaves_all_as_it_was() -> None:
 def test_services_that_cannot_be_used(values: list[str], reason: str) -> None:
     with pytest.raises(DiscoveryError, match=rf"^SRV of _http\._tcp\.web\.test: {reason}$"):
         ask_srv(services(*values), max_backends=2)
+
+
+def test_a_service_that_says_it_is_not_there_has_no_target_to_ask_for() -> None:
+    async def main() -> None:
+        async with DnsServer() as server:
+            services("0 0 0 .")(server)
+            snapshot = await first(source(server, "_http._tcp.web.test", type="SRV", grace=0))
+            assert snapshot == Snapshot(backends=())
+            assert [query.type for query in server.queries] == ["SRV"]
+
+    run(main)
 
 
 # Options
