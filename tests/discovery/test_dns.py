@@ -147,7 +147,7 @@ def test_a_long_answer_comes_over_tcp() -> None:
 
 
 def test_too_many_are_refused() -> None:
-    with pytest.raises(DiscoveryError, match="3 backends are more than max_backends=2"):
+    with pytest.raises(DiscoveryError, match="3 records are more than max_backends=2"):
         ask(lambda s: s.set("web.test", "A", "127.0.0.1", "127.0.0.2", "127.0.0.3"), max_backends=2)
 
 
@@ -250,6 +250,23 @@ def test_one_answer_that_is_not_empty_begins_the_grace_anew() -> None:
                 server.set("web.test", "A", "127.0.0.1")
                 await first(discovery)
                 server.remove("web.test")
+
+    run(main)
+
+
+def test_a_failure_begins_the_grace_anew() -> None:
+    """A server that is coming back may say that there is no such name before it knows better."""
+
+    async def main() -> None:
+        async with DnsServer() as server:
+            time = Time()
+            discovery = source(server, grace=30, time=time)
+            for fault in ("nxdomain", "servfail", "nxdomain"):
+                server.fail(cast(Any, fault))
+                with pytest.raises(DiscoveryError):
+                    await first(discovery)
+                time.now += 31
+            assert await first(discovery) == Snapshot(backends=())
 
     run(main)
 
@@ -562,9 +579,11 @@ def test_names_that_are_none(name: str) -> None:
         DNS(name)
 
 
-def test_a_name_is_text() -> None:
+def test_names_are_text() -> None:
     with pytest.raises(TypeError, match="name must be str"):
         DNS(cast(Any, 7))
+    with pytest.raises(TypeError, match="a name server must be str"):
+        DNS("web.test", nameservers=cast(Any, [7]))
 
 
 @pytest.mark.parametrize(
