@@ -409,6 +409,9 @@ def test_a_page_that_comes_too_late(cluster: Cluster) -> None:
         pytest.param({"resourceVersion": "x"}, 422, id="no number"),
         pytest.param({"resourceVersion": "1", "resourceVersionMatch": "Exact"}, 410, id="gone"),
         pytest.param({"resourceVersion": "0", "resourceVersionMatch": "Exact"}, 422, id="exact 0"),
+        pytest.param(
+            {"resourceVersion": "99999", "resourceVersionMatch": "Exact"}, 504, id="exact future"
+        ),
         pytest.param({"resourceVersionMatch": "Exact"}, 422, id="match alone"),
         pytest.param({"resourceVersion": "1", "resourceVersionMatch": "x"}, 422, id="match"),
         pytest.param({"continue": "!"}, 400, id="no token"),
@@ -426,6 +429,7 @@ def test_a_list_of_a_past_version(cluster: Cluster) -> None:
     cluster.create("a")
     then = cluster.fake.version
     cluster.create("b")
+    cluster.fake.create(web_slice("10.0.0.1"))
     query = {"resourceVersion": then, "resourceVersionMatch": "Exact"}
     answer = cluster.http.get(SERVICES, params=query)
     assert names(answer) == "a"
