@@ -6,6 +6,7 @@ import asyncio
 import threading
 from contextlib import suppress
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -101,8 +102,12 @@ class Gate:
         self._lock = threading.Lock()
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
-    async def wait(self, receive: Receive) -> bool:
-        """Wait for `open`, or for the client to leave. Returns whether it is still there."""
+    async def wait(self, receive: Receive) -> None:
+        """Wait for `open`.
+
+        Raises:
+            ClientDisconnect: The client has left meanwhile.
+        """
         opened = asyncio.Event()
         place = (asyncio.get_running_loop(), opened)
         with self._lock:
@@ -111,7 +116,8 @@ class Gate:
         going_on = asyncio.create_task(opened.wait())
         try:
             await asyncio.wait((gone, going_on), return_when=asyncio.FIRST_COMPLETED)
-            return not gone.done()
+            if gone.done():
+                raise ClientDisconnect
         finally:
             gone.cancel()
             going_on.cancel()
