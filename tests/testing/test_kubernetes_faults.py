@@ -13,7 +13,7 @@ import pytest
 
 from sticky_asgi.testing import FakeKubernetes
 from sticky_asgi.testing.kubernetes import KubernetesError
-from tests.servers import eventually
+from tests.servers import WAIT, eventually
 
 from .cluster import SERVICES, SLICES, WEB, Cluster
 
@@ -104,7 +104,8 @@ def test_a_request_hangs_until_it_is_released(cluster: Cluster) -> None:
 def test_who_hangs_may_leave(cluster: Cluster) -> None:
     cluster.fake.hang("list")
     with pytest.raises(httpx.ReadTimeout):
-        cluster.http.get(SERVICES, timeout=0.05)
+        cluster.http.get(SERVICES, timeout=httpx.Timeout(WAIT, read=0.05))
+    eventually(lambda: cluster.fake.requests)
     eventually(lambda: cluster.fake.release() == 0)
     assert [one.status for one in cluster.fake.requests] == [None]
 

@@ -426,6 +426,12 @@ def changed(obj: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
             id="boolean",
         ),
         pytest.param(
+            changed(service("web"), "metadata.finalizers", 5),
+            400,
+            "of type array",
+            id="finalizers",
+        ),
+        pytest.param(
             changed(service("web"), "metadata.labels", ["a"]),
             400,
             "cannot unmarshal array",

@@ -87,6 +87,9 @@ def decode(resource: Resource, obj: Any) -> Object:
         for value in values.values():
             if not isinstance(value, str):
                 raise _undecodable(resource, "string", value, f"metadata.{key}")
+    for key in ("finalizers", "ownerReferences"):
+        if not isinstance(metadata.get(key), list | None):
+            raise _undecodable(resource, "array", metadata[key], f"metadata.{key}")
     for key in ("name", "namespace", "generateName", "resourceVersion", "uid"):
         if not isinstance(metadata.get(key), str | None):
             raise _undecodable(resource, "string", metadata[key], f"metadata.{key}")
