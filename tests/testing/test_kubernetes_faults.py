@@ -123,6 +123,7 @@ def test_a_response_is_cut_off(cluster: Cluster) -> None:
 def test_watches_end_on_request(cluster: Cluster) -> None:
     with cluster.watch() as stream, cluster.watch(SLICES) as slices:
         assert cluster.fake.end_watches("services") == 1
+        assert cluster.fake.end_watches("services") == 0
         assert stream.rest() == b""
         assert cluster.fake.watching() == 1
         assert cluster.fake.end_watches() == 1
@@ -138,7 +139,7 @@ def test_watches_are_dropped(cluster: Cluster, caplog: pytest.LogCaptureFixture)
         assert stream.named() == ("ADDED", "web")
         with pytest.raises(httpx.RemoteProtocolError):
             stream.rest()
-    eventually(lambda: cluster.fake.watching() == 0)
+    assert cluster.fake.watching() == 0
     assert caplog.text == ""
 
 

@@ -15,16 +15,16 @@ from .watch import ConnectionCut, Watch
 
 
 class Watches:
-    """The watches that are open. For any thread."""
+    """The watches that are being served. For any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._open: list[Watch] = []
+        self._served: list[Watch] = []
         self._are_refused = False
 
     def add(self, watch: Watch) -> None:
         with self._lock:
-            self._open.append(watch)
+            self._served.append(watch)
             if self._are_refused:
                 watch.cut()
 
@@ -32,17 +32,18 @@ class Watches:
         """Break off those that are open, and those to come until this is taken back."""
         with self._lock:
             self._are_refused = are_refused
-            for watch in self._open if are_refused else ():
+            for watch in self._served if are_refused else ():
                 watch.cut()
 
     def remove(self, watch: Watch) -> None:
         with self._lock:
-            self._open.remove(watch)
+            self._served.remove(watch)
 
     def of(self, resource: Resource | None) -> list[Watch]:
-        """Those of one resource, or with None all."""
+        """Those that have not been told to end: of one resource, or with None all."""
         with self._lock:
-            return [one for one in self._open if resource in (None, one.resource)]
+            watches = [one for one in self._served if not one.has_ended]
+        return [one for one in watches if resource in (None, one.resource)]
 
 
 class WatchResponse(Response):
