@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from sticky_asgi.testing import FakeKubernetes
 from sticky_asgi.testing.kubernetes import service
 from tests.conftest import Authority
-from tests.servers import eventually, no_leaks
+from tests.servers import HttpImplementation, eventually, no_leaks, serve
 
 from .cluster import SERVICES, serving
 
@@ -124,6 +124,20 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'sticky-asgi\[cli\]'"):
         with FakeKubernetes().running():
             pass
+
+
+def test_any_server_of_asgi_will_do(http: HttpImplementation) -> None:
+    fake = FakeKubernetes()
+    with serve(fake, http=http) as server:
+        with httpx.stream(
+            "GET", server.url + SERVICES, params={"watch": "1"}, trust_env=False, timeout=5
+        ) as response:
+            # The head is here before there is anything to tell.
+            assert fake.watching() == 1
+            fake.create(service("web", namespace="shop"))
+            assert next(response.iter_raw()).startswith(b'{"type":"ADDED","object":{')
+        eventually(lambda: fake.watching() == 0)
+    assert server.errors == []
 
 
 def test_a_test_client_will_do_for_what_does_not_last() -> None:
