@@ -68,7 +68,7 @@ class WatchResponse(Response):
                     "headers": self.raw_headers,
                 }
             )
-            # An empty piece sends the head, before there is an event.
+            # By the ASGI specification a server keeps the head until the first piece of the body.
             await send({"type": "http.response.body", "body": b"", "more_body": True})
             async for line in watch.lines():
                 await send({"type": "http.response.body", "body": line, "more_body": True})
