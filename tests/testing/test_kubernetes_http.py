@@ -186,7 +186,12 @@ def test_a_dry_run_changes_nothing(cluster: Cluster) -> None:
 
 
 def test_a_strategic_merge_knows_its_lists(cluster: Cluster) -> None:
-    cluster.create("web", ports={"a": 80, "b": 81, "c": 82}, annotations={"x": "1", "y": "2"})
+    cluster.create(
+        "web",
+        ports={"a": 80, "b": 81, "c": 82},
+        app_protocol="http",
+        annotations={"x": "1", "y": "2"},
+    )
     patch = {
         "metadata": {"annotations": {"x": None}, "finalizers": ["example.com/f"]},
         "spec": {
@@ -201,11 +206,9 @@ def test_a_strategic_merge_knows_its_lists(cluster: Cluster) -> None:
     }
     made = send(cluster, "PATCH", WEB, patch, STRATEGIC).json()
     assert made["metadata"]["annotations"] == {"y": "2"}
-    assert [(port["name"], port["port"]) for port in made["spec"]["ports"]] == [
-        ("new", 80),
-        ("b", 81),
-        ("d", 83),
-    ]
+    assert [
+        (port["name"], port["port"], port.get("appProtocol")) for port in made["spec"]["ports"]
+    ] == [("new", 80, "http"), ("b", 81, "http"), ("d", 83, None)]
     assert made["spec"]["selector"] == {"only": "this"}
     patch = {
         "metadata": {"$deleteFromPrimitiveList/finalizers": ["example.com/f"]},
