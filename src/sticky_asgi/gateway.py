@@ -10,13 +10,14 @@ import logging
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 from starlette.types import Receive, Scope, Send
 
 from .call import Call
 from .checks import check_type
+from .discovery.found import DiscoveredPool
 from .discovery.pools import PoolDiscovery, PoolFollower
 from .error_response import ErrorResponse, can_refuse, default_error_response, send_error
 from .events import (
@@ -46,9 +47,6 @@ from .trusted_proxies import TrustedProxies
 from .upstream import (
     check_transport,
 )
-
-if TYPE_CHECKING:
-    from .discovery.kubernetes import DiscoveredPool
 
 logger = logging.getLogger("sticky_asgi")
 

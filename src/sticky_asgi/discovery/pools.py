@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from ..checks import check_object, check_type
 from ..events import DiscoveryFailed, DiscoveryRecovered, Event
@@ -14,9 +14,7 @@ from ..pool import Pool
 from ..routes import Route
 from ..snapshot import Discovery, Snapshot, WatchOptions, WatchStatus
 from .follower import Follower
-
-if TYPE_CHECKING:
-    from .kubernetes import DiscoveredPool
+from .found import DiscoveredPool
 
 logger = logging.getLogger("sticky_asgi")
 
