@@ -184,8 +184,7 @@ class PoolDiscovery:
         try:
             pool = self._make(item.name, share)
         except Exception as exc:
-            reason = f"{type(exc).__name__}: {exc}"
-            remarks[f"the pool {item.name!r} could not be made: {reason}"] = exc
+            remarks[f"the pool {item.name!r} could not be made"] = exc
             return None
         kept = _Kept(pool, share, pool.host)
         _use_host(pool, item.host or pool.host)
@@ -215,7 +214,8 @@ class PoolDiscovery:
             self.status.has_snapshot = has_snapshot
         for item in self._found:
             kept = self._pools.get(item.name)
-            if kept is not None:
+            # One that the program has taken over follows something else, or nobody.
+            if kept is not None and kept.pool.discovery is kept.share:
                 self._pools[item.name] = self._renew(item, kept)
 
     def _renew(self, item: DiscoveredPool, kept: _Kept) -> _Kept:
