@@ -10,6 +10,7 @@ A balancer chooses among what is left and never checks health again.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -134,6 +135,7 @@ class Pool:
         "_keeper",
         "_on_lost",
         "_queue",
+        "_replacing",
         "_states",
         "_strip",
         "affinity",
@@ -256,6 +258,7 @@ class Pool:
         self.observers: WeakSet[PoolObserver] = WeakSet()
         self._states: dict[str, BackendState] = {}
         self._departed: dict[str, BackendState] = {}
+        self._replacing = threading.Lock()
         self._queue = WaitingQueue(self._lease_for)
         self._backends: tuple[Backend, ...] = ()
         self._groups: Groups | None = None
@@ -325,27 +328,30 @@ class Pool:
             counts = Counter(backend.id for backend in snapshot)
             twice = next(key for key, count in counts.items() if count > 1)
             raise ValueError(f"pool {self.name!r} has two backends with the id {twice!r}")
-        previous = self._states
-        self._states = {
-            backend.id: self._state_of(backend, new_states.get(backend.id)) for backend in snapshot
-        }
+        # The loops of several threads may hear the source at the same time.
+        with self._replacing:
+            previous = self._states
+            states = {
+                backend.id: self._state_of(backend, new_states.get(backend.id))
+                for backend in snapshot
+            }
+            self._states, self._backends = states, snapshot
+            for key, state in previous.items():
+                if key in states:
+                    continue
+                # Its requests are counted on, but what was wished for it went with it.
+                self._intents.forget(state)
+                state.health = Health.UNKNOWN
+                state.faults = 0
+                if state.in_flight:
+                    self._departed[key] = state
+            self.version += 1
         if intents is not None:
-            self._intents.discover(self._states.values(), intents)
-        for key, state in previous.items():
-            if key in self._states:
-                continue
-            # Its requests are counted on, but what was wished for it went with it.
-            self._intents.forget(state)
-            state.health = Health.UNKNOWN
-            state.faults = 0
-            if state.in_flight:
-                self._departed[key] = state
-        self._backends = snapshot
-        self.version += 1
+            self._intents.discover(states.values(), intents)
         self._keeper.follow(self._states.values())
         self._changed()
-        added = tuple(key for key in self._states if key not in previous)
-        removed = tuple(key for key in previous if key not in self._states)
+        added = tuple(key for key in states if key not in previous)
+        removed = tuple(key for key in previous if key not in states)
         if added or removed:
             self.tell(BackendsReplaced(pool=self.name, added=added, removed=removed))
         self._tell_followers()
