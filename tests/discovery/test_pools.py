@@ -275,6 +275,15 @@ def untransported(name: str, discovery: Discovery) -> Pool:
     return Pool(name, discovery=discovery, transport=object())
 
 
+class Faulty(Pool):
+    def follow(self, snapshot: Snapshot) -> None:
+        raise KeyError("follow")
+
+
+def faulty(name: str, discovery: Discovery) -> Pool:
+    return Faulty(name, discovery=discovery)
+
+
 def absent(name: str, discovery: Discovery) -> Pool:
     return None  # type: ignore[return-value]
 
@@ -282,6 +291,7 @@ def absent(name: str, discovery: Discovery) -> Pool:
 BAD = [
     pytest.param(raising, "KeyError: 'bad'", id="raises"),
     pytest.param(absent, "TypeError: the pool must be Pool, got None", id="nothing"),
+    pytest.param(faulty, "KeyError: 'follow'", id="first-word"),
     pytest.param(misnamed, "ValueError: make_pool must use the name", id="other-name"),
     pytest.param(forgetful, "ValueError: make_pool must use the name", id="other-backends"),
     pytest.param(untransported, "ValueError: ", id="transport"),
