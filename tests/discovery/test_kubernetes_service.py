@@ -342,12 +342,12 @@ def test_a_client_of_ones_own_is_left_open() -> None:
 
 def test_sources_are_equal_if_they_say_the_same() -> None:
     def make(**options: Any) -> KubernetesService:
-        given = {"namespace": "shop", "url": "http://a.test", **options}
+        given: dict[str, Any] = {"namespace": "shop", "url": "http://a.test", **options}
         return KubernetesService("web", **given)
 
     assert make() == make()
     assert hash(make()) == hash(make())
-    others = [
+    others: list[dict[str, Any]] = [
         {"namespace": "other"},
         {"port": 80},
         {"port": "http"},
