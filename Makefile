@@ -6,6 +6,7 @@
 # make chaos   faults on purpose, under load, against the gateway (takes five minutes)
 # make floor   the tests with the oldest supported libraries only
 # make real-clients  get what the tests with Streamlit, Gradio and socket.io need, Node and Chromium
+# make kubectl   get what drives the fake Kubernetes API server in the tests, and renders manifests
 # make clean   remove everything that was made here
 #
 # PYTHON picks the interpreter (3.11 or newer). Environments are made from pyproject.toml and the
@@ -27,15 +28,17 @@ AUTOBAHN_OPTIONS ?=
 PIP_OPTIONS := --quiet --disable-pip-version-check
 # The tests mostly wait for sockets, so more of them run at a time than there are processors.
 PYTEST_OPTIONS ?= --numprocesses 3 --dist loadfile
+KUBECTL_IGNORE := --ignore=tests/test_kubernetes_manifests.py --ignore=tests/testing/test_kubectl.py
 # Tests of the documentation and the examples need FastAPI, which needs a newer Starlette. What
 # `uvicorn_websocket` is made of came with uvicorn 0.35.
 FLOOR_IGNORE := --ignore-glob='*test_docs*' --ignore-glob='*test_examples*' \
 	--ignore-glob='*test_readme*' --ignore=tests/docs --ignore=tests/examples \
-	--ignore=tests/real_clients --ignore=tests/test_uvicorn_websocket.py
+	--ignore=tests/real_clients --ignore=tests/test_uvicorn_websocket.py \
+	$(KUBECTL_IGNORE)
 # The third of the HTTP implementations is the second one's, but for one write.
 FLOOR_SELECTION := -k 'not (joined- or -joined or [joined])'
 
-.PHONY: demo test lint floor real-clients bench bench-tools clean
+.PHONY: demo test lint floor real-clients kubectl bench bench-tools clean
 .NOTPARALLEL:
 
 demo: .venv/.demo
@@ -49,6 +52,14 @@ test: lint floor
 	else \
 		echo 'Skipped: the tests of real clients (tests/real_clients)'; \
 		ignored=--ignore=tests/real_clients; \
+	fi; \
+	if $(MAKE) --no-print-directory kubectl; then \
+		:; \
+	elif [ "$$CI" = true ]; then \
+		exit 1; \
+	else \
+		echo 'Skipped: the tests with kubectl'; \
+		ignored="$$ignored $(KUBECTL_IGNORE)"; \
 	fi; \
 	.venv/bin/python -m pytest $(PYTEST_OPTIONS) $$ignored --cov --cov-report=term:skip-covered
 
@@ -86,6 +97,17 @@ real-clients:
 		exit 1; \
 	fi
 	@$(MAKE) --no-print-directory .venv/.real-clients tests/real_clients/node_modules/.installed
+
+kubectl:
+	@if command -v kubectl >/dev/null; then \
+		exit 0; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get install --quiet --yes --no-install-recommends kubernetes-client; \
+	else \
+		echo 'make: kubectl 1.20 or newer is needed' \
+			'(on Debian and Ubuntu: apt install kubernetes-client)' >&2; \
+		exit 1; \
+	fi
 
 bench: .venv/.bench bench-tools
 	.venv/bin/python -m benchmarks $(BENCH_OPTIONS)

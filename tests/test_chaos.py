@@ -231,7 +231,7 @@ def test_a_replica_keeps_sessions_until_it_dies() -> None:
 
 def test_a_visitor_who_fails_fails_the_run() -> None:
     class Broken(Visitor):
-        async def visit(self, method: str, number: int) -> Outcome:
+        async def visit(self, method: str, number: int, wait: float | None = None) -> Outcome:
             raise LookupError("a visitor's bug")
 
     async def run() -> None:
@@ -241,6 +241,34 @@ def test_a_visitor_who_fails_fails_the_run() -> None:
 
     with pytest.raises(LookupError, match="a visitor's bug"):
         asyncio.run(run())
+
+
+def test_a_crowd_asks_at_one_time() -> None:
+    asked: list[tuple[int, float | None]] = []
+
+    class Patient(Visitor):
+        async def visit(self, method: str, number: int, wait: float | None = None) -> Outcome:
+            asked.append((number, wait))
+            await answered.wait()
+            return Outcome(number, self.name, method, 0.0, 0.0, 200, None)
+
+    async def run() -> Load:
+        async with Load(lambda name: Patient(name, 0), visitors=3) as load:
+            load.is_resting = True
+            for number in (3, 6):
+                crowd = asyncio.create_task(load.crowd(1.5))
+                while len(asked) < number:
+                    await asyncio.sleep(0)
+                assert not crowd.done()
+                answered.set()
+                await crowd
+                answered.clear()
+            return load
+
+    answered = asyncio.Event()
+    load = asyncio.run(run())
+    assert asked == [(-number, 1.5) for number in range(1, 7)]
+    assert [outcome.number for outcome in load.outcomes] == [number for number, _ in asked]
 
 
 # Tricks, without a gateway in between

@@ -38,6 +38,7 @@ from sticky_asgi import (
     TwoChoices,
     WebSocketOptions,
 )
+from sticky_asgi.affinity.session_persistence import DURATION_PATTERN as GO_DURATION_PATTERN
 from sticky_asgi.config import Config, ConfigError, json_schema, load, parse, quick, wrong_chain
 from sticky_asgi.config_model import (
     CookieSection,
@@ -122,6 +123,16 @@ def test_the_least_that_works() -> None:
     (route,) = config.build().routes
     assert route.pool is not None
     assert (route.path, route.pool.name, route.pool.affinity) == ("/", "shop", None)
+
+
+def test_affinity_in_the_words_of_gateway_api() -> None:
+    block = "type: Cookie, absoluteTimeout: 12h, idleTimeout: 30m, cookie: {name: id}"
+    config = in_pool(f"affinity: {{session_persistence: {{{block}}}, on_lost: reject}}")
+    affinity = config.make_pools()["shop"].affinity
+    assert isinstance(affinity, SignedCookie)
+    assert (affinity.name, affinity.idle_timeout, affinity.absolute_timeout) == ("id", 1800, 43200)
+    assert (affinity.on_lost, affinity.announce) == ("reject", False)
+    assert config.needs_secret
 
 
 def test_everything_a_pool_takes() -> None:
@@ -670,7 +681,9 @@ NAMES = "round_robin, random, least_requests, two_choices, least_time, consisten
          "ejection.max_duration: must be at least duration 60.0, got 30.0"),
         ("slow_start: 0", "slow_start: must be a positive number of seconds or null, got 0.0"),
         ("panic: some", "panic: unknown value 'some'; one of all, none"),
-        ("affinity: {}", "affinity.cookie: is missing"),
+        ("affinity: {}", "affinity: takes either cookie or session_persistence"),
+        ("affinity: {cookie: {}, session_persistence: {}}",
+         "affinity: takes either cookie or session_persistence"),
         ("affinity: {cookie: null}", "affinity.cookie: must be a mapping such as {}, got null"),
         (
             "affinity: {cookie: {}, on_lost: rebalnce}",
@@ -693,6 +706,34 @@ NAMES = "round_robin, random, least_requests, two_choices, least_time, consisten
         ),
         ("affinity: {cookie: {http_only: 5}}",
          "affinity.cookie.http_only: must be true or false, got a number"),
+        ("affinity: {session_persistence: null}",
+         "affinity.session_persistence: must be a mapping such as {}, got null"),
+        ("affinity: {session_persistence: {absolutTimeout: 1h}}",
+         "affinity.session_persistence.absolutTimeout: unknown key; "
+         "did you mean 'absoluteTimeout'?"),
+        ("affinity: {session_persistence: {idleTimeout: 1d}}",
+         "affinity.session_persistence.idleTimeout: must be a duration such as 90s or 1h30m, "
+         "got '1d'"),
+        ("affinity: {session_persistence: {type: Header}}",
+         "affinity.session_persistence.type: 'Header' is not part of this version: 'Cookie' is"),
+        ("affinity: {session_persistence: {header: {name: x}}}",
+         "affinity.session_persistence.header: affinity by header is not part of this version"),
+        ("affinity: {session_persistence: {cookie: {lifetimeType: Permanent}}}",
+         "affinity.session_persistence: lifetimeType 'Permanent' needs an absoluteTimeout"),
+        ("affinity: {session_persistence: {cookie: {lifetimeType: permanent}}}",
+         "affinity.session_persistence.cookie.lifetimeType: unknown value 'permanent'; "
+         "did you mean 'Permanent'?"),
+        ("affinity: {session_persistence: {cookie: {name: a b}}}",
+         "affinity.session_persistence.cookie.name: must be a token (RFC 6265 §4.1.1), "
+         "got 'a b'"),
+        ("affinity: {session_persistence: {sessionName: a b}}",
+         "affinity.session_persistence.sessionName: must be a token (RFC 6265 §4.1.1), "
+         "got 'a b'"),
+        ("affinity: {session_persistence: {sessionName: a, cookie: {name: b}}}",
+         "affinity.session_persistence.sessionName: is the older word for cookie.name, "
+         "which is 'b'"),
+        ("affinity: {session_persistence: {cookieConfig: {name: a}}}",
+         "affinity.session_persistence.cookieConfig.name: unknown key; one of lifetimeType"),
     ],
 )  # fmt: skip
 def test_mistakes_in_a_pool(text: str, expected: str) -> None:
@@ -1072,6 +1113,12 @@ def test_the_schema() -> None:
         option for option in schema["properties"]["secrets"]["anyOf"] if option["type"] == "array"
     )
     assert of_secrets["minItems"] == 1
+    session = sections["SessionPersistenceSection"]["properties"]
+    assert {"pattern": GO_DURATION_PATTERN, "type": "string"} in session["idleTimeout"]["anyOf"]
+    assert sections["AffinitySection"]["oneOf"] == [
+        {"required": ["cookie"]},
+        {"required": ["session_persistence"]},
+    ]
     for name, section in sections.items():
         assert section["additionalProperties"] is False, name
 

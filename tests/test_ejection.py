@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from sticky_asgi import (
     Backend,
     Ejection,
+    Gateway,
     Health,
     Intent,
     Pool,
@@ -22,6 +26,7 @@ from sticky_asgi import (
 from sticky_asgi.testing import VirtualClock
 from tests.gateways import Lane, transport_of
 from tests.servers import (
+    WAIT,
     Connection,
     Handler,
     RawBackend,
@@ -142,6 +147,44 @@ def test_answers_take_nobody_out(handler: Handler, options: dict[str, Any]) -> N
             front.request()
         assert front.pool[first].health is UNKNOWN
         assert front.pool[first].faults == 0
+
+
+def test_a_bad_status_with_a_broken_body_is_one_failure(lane: Lane) -> None:
+    def handler(connection: Connection) -> None:
+        connection.read_request()
+        connection.send(b"HTTP/1.1 503 Busy\r\nContent-Length: 100\r\n\r\nhalf")
+
+    rules = Ejection(failures=4, failure_share=None, statuses=[503])
+    with serving(handler, OK, lane=lane, ejection=rules) as (front, [bad, _]):
+        for number in range(1, 4):
+            front.request()
+            front.event(of=number)
+            assert front.pool[bad].faults == number
+
+
+def test_late_answers_do_not_end_the_probation() -> None:
+    """A request that was sent before its backend was taken out, and answered when it is back."""
+    clock, is_late = VirtualClock(), threading.Event()
+
+    def handler(connection: Connection) -> None:
+        if connection.read_request().target == b"/late":
+            assert is_late.wait(WAIT)
+            connection.send(response(200, b"late"))
+
+    with serving(handler, OK, clock=clock) as (front, [bad, _]), RawClient(front.port) as client:
+        client.send(encode_request("GET", b"/late"))
+        eventually(lambda: front.pool[bad].in_flight)
+        for _ in range(2):
+            assert front.request().body == b"fine"
+        assert front.pool[bad].health is UNHEALTHY
+        clock.advance(30)
+        assert front.pool.states[0].health is UNKNOWN
+        is_late.set()
+        assert client.read_response().body == b"late"
+        assert front.pool[bad].faults == 1, "on probation"
+        clock.advance(1)
+        assert front.request().body == b"fine"
+        assert front.pool[bad].health is UNHEALTHY
 
 
 def test_failures_with_answers_between_them_take_nobody_out() -> None:
@@ -283,7 +326,7 @@ def test_a_response_that_drains_its_backend(lane: Lane, is_on: bool) -> None:
     affinity = SignedCookie(SECRET, name="shop")
     with serving(leaving, OK, lane=lane, drain_header=is_on, affinity=affinity) as (front, ids):
         answer = front.request()
-        assert answer.body == b"leaving"
+        assert (answer.body, answer.get(b"sticky-drain")) == (b"leaving", None if is_on else b"1")
         cookie = (answer.get(b"set-cookie") or b"").partition(b";")[0]
         if not is_on:
             assert front.request().body == b"still here"
@@ -291,5 +334,53 @@ def test_a_response_that_drains_its_backend(lane: Lane, is_on: bool) -> None:
         assert front.pool[ids[0]].intent is Intent.DRAINING
         assert front.request().body == b"fine"
         for body in (b"still here", b"back"):
-            assert front.request(headers=[(b"Cookie", cookie)]).body == body
+            answer = front.request(headers=[(b"Cookie", cookie)])
+            assert (answer.body, answer.get(b"sticky-drain")) == (body, None)
         assert front.pool[ids[0]].intent is Intent.ACTIVE
+
+
+def test_the_drain_header_is_for_the_gateway_whatever_it_says(lane: Lane) -> None:
+    """Also in heads that are remembered: these come again and again."""
+    words = [(b"Sticky-Drain", b"0"), (b"X-App", b"1"), (b"Sticky-Drain", b"perhaps")]
+    with serving(responding(response(200, b"fine", words)), lane=lane, drain_header=True) as (
+        front,
+        [only],
+    ):
+        for _ in range(4):
+            answer = front.request()
+            assert (answer.get(b"sticky-drain"), answer.get(b"x-app")) == (None, b"1")
+        front.pool.drain_header = False
+        answer = front.request()
+        values = [value for name, value in answer.headers if name.lower() == b"sticky-drain"]
+        assert values == [b"0", b"perhaps"]
+        assert front.pool[only].intent is Intent.ACTIVE
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+def test_an_application_in_process_drains_itself(kind: str) -> None:
+    words = [(b"sticky-drain", b"1"), (b"x-app", b"1")]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept", "headers": words})
+            await send({"type": "websocket.close"})
+        elif scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": words})
+            await send({"type": "http.response.body", "body": b"leaving"})
+
+    pool = Pool("shop", [Backend(app=app, id="a")], drain_header=True)
+    client = TestClient(Gateway({"/": pool}))
+    if kind == "http":
+        assert dict(client.get("/").headers) == {"x-app": "1"}
+    else:
+        with client.websocket_connect("/") as websocket:
+            assert websocket.extra_headers == [(b"x-app", b"1")]
+    assert pool["a"].intent is Intent.DRAINING
+
+
+def test_an_answer_that_is_turned_down_drains_its_backend() -> None:
+    leaving = responding(response(503, b"leaving", [(b"Sticky-Drain", b"1")]))
+    options: dict[str, Any] = {"drain_header": True, "retry": Retry(on_status=[503])}
+    with serving(leaving, OK, **options) as (front, [first, _]):
+        assert front.request().body == b"fine"
+        assert front.pool[first].intent is Intent.DRAINING

@@ -11,14 +11,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 from starlette.responses import JSONResponse, Response
+from starlette.testclient import TestClient
 from starlette.types import Scope
 
 from sticky_asgi import (
     TLS,
     AffinityStatus,
     Backend,
+    Gateway,
     GatewayError,
     Intent,
     Limits,
@@ -252,6 +255,19 @@ def test_a_try_that_cannot_be_repeated_has_all_the_time() -> None:
             assert front.request().body == b"fine", "which comes after that time"
             gate.set()
             assert client.read_response().body == b"late"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_timeout_of_somebody_elses_is_what_it_is(method: str) -> None:
+    class Broken(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            raise TimeoutError("the transport's own")
+
+    pool = Pool("shop", ["http://a"], transport=Broken(), retry=Retry(attempt_timeout=60))
+    with TestClient(Gateway({"/": pool})) as client:
+        with pytest.raises(TimeoutError, match="the transport's own"):
+            client.request(method, "/")
+    assert pool["a:80"].failures == 0
 
 
 def test_no_backend_is_blamed_for_a_client_that_sends_slowly() -> None:
@@ -907,8 +923,11 @@ def test_a_pool_without_retry_repeats_nothing() -> None:
             assert backend.requests == []
 
 
-def test_the_budget_bounds_repeats(http: HttpImplementation, lane: Lane) -> None:
-    """Three repeats may be under way whatever the share says; the fourth is refused."""
+@contextlib.contextmanager
+def _slow_and_dead(
+    **options: Any,
+) -> Iterator[tuple[Watched, RawBackend, threading.Event]]:
+    """A first backend that closes every connection, and a second that answers on a sign."""
     release = threading.Event()
 
     def handler(connection: Connection) -> None:
@@ -916,19 +935,65 @@ def test_the_budget_bounds_repeats(http: HttpImplementation, lane: Lane) -> None
         connection.wait(release)
         connection.send(response(200, b"fine", [(b"Connection", b"close")]))
 
+    with failing(closes, handler, ejection=None, **options) as (front, [_, second]):
+        try:
+            yield front, second, release
+        finally:
+            release.set()
+
+
+def test_the_budget_bounds_repeats(http: HttpImplementation, lane: Lane) -> None:
+    """Three repeats may be under way whatever the share says; the others wait for their turn."""
     with (
-        failing(closes, handler, http=http, lane=lane) as (front, [_, second]),
-        ThreadPoolExecutor(4) as threads,
+        _slow_and_dead(http=http, lane=lane) as (front, second, release),
+        ThreadPoolExecutor(9) as threads,
+    ):
+        answers = [threads.submit(front.request) for _ in range(9)]
+        budget = front.pool.retry_budget
+        eventually(lambda: (budget.in_flight, budget.waiting) == (3, 6))
+        eventually(lambda: len(second.requests) == 3)
+        release.set()
+        assert [answer.result(10).status for answer in answers] == [200] * 9
+        eventually(lambda: front.traces() == {})
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        pytest.param(Limits(queue=0), id="nobody-may-wait"),
+        pytest.param(Limits(queue_timeout=0.05), id="not-for-long"),
+    ],
+)
+def test_who_cannot_wait_for_a_repeat_gets_the_failure(limits: Limits) -> None:
+    with (
+        _slow_and_dead(limits=limits) as (front, second, release),
+        ThreadPoolExecutor(3) as threads,
     ):
         repeats = [threads.submit(front.request) for _ in range(3)]
         eventually(lambda: len(second.requests) == 3)
-        assert front.pool.retry_budget.in_flight == 3
         assert_error(front.request(), 502)
         assert len(second.requests) == 3
         release.set()
         assert [repeat.result(10).status for repeat in repeats] == [200, 200, 200]
-        eventually(lambda: front.pool.retry_budget.in_flight == 0)
+        eventually(lambda: front.traces() == {})
         assert front.request().status == 200, "there is room again"
+
+
+def test_who_leaves_while_waiting_for_a_repeat_leaves_nothing() -> None:
+    with (
+        _slow_and_dead() as (front, _, release),
+        ThreadPoolExecutor(3) as threads,
+    ):
+        repeats = [threads.submit(front.request) for _ in range(3)]
+        budget = front.pool.retry_budget
+        eventually(lambda: budget.in_flight == 3)
+        with RawClient(front.port) as client:
+            client.send(encode_request("GET", b"/", [], None))
+            eventually(lambda: budget.waiting == 1)
+        eventually(lambda: budget.waiting == 0)
+        release.set()
+        assert [repeat.result(10).status for repeat in repeats] == [200, 200, 200]
+        eventually(lambda: front.traces() == {})
 
 
 def test_a_status_may_be_repeated(http: HttpImplementation, lane: Lane) -> None:

@@ -11,16 +11,20 @@ import gc
 import logging
 from collections.abc import Iterator
 from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 import pytest
-from starlette.types import ASGIApp, Message, Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sticky_asgi import Backend, Gateway, Pool
+from sticky_asgi import Backend, Gateway, Health, HealthCheck, Pool
 from sticky_asgi.exceptions import GatewayError
+from sticky_asgi.uvicorn_http import H11Protocol, HttpToolsProtocol
 from tests import servers
 from tests.apps import hello
-from tests.servers import RawBackend, response
+from tests.loops import run
+from tests.servers import Handler, RawBackend, RawClient, chunk, eventually, response
+from tests.websocket_peers import IMPLEMENTATIONS, handshake
 
 
 @pytest.fixture
@@ -37,12 +41,19 @@ def no_collector() -> Iterator[None]:
         gc.enable()
 
 
+def _module_of(one: object) -> str:
+    # Not isinstance(): it asks, and that of which some are proxies has gone.
+    if type(one) is FrameType:
+        return str(one.f_globals["__name__"])
+    return type(one).__module__
+
+
 def circles() -> list[object]:
-    """What of this package only the collector finds."""
+    """What of this package only the collector finds: objects, and frames of functions."""
     gc.set_debug(gc.DEBUG_SAVEALL)
     gc.collect()
     gc.set_debug(0)
-    found = [one for one in gc.garbage if type(one).__module__.startswith("sticky_asgi")]
+    found = [one for one in gc.garbage if _module_of(one).startswith("sticky_asgi")]
     gc.garbage.clear()
     return found
 
@@ -107,6 +118,18 @@ def streams(connection: servers.Connection) -> None:
     connection.wait_closed()
 
 
+def streams_in_chunks(connection: servers.Connection) -> None:
+    connection.read_request()
+    connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(b"event"))
+    connection.wait_closed()
+
+
+def dies_in_head(connection: servers.Connection) -> None:
+    connection.read_request()
+    connection.send(b"HTTP/1.1 200 OK\r\nContent-")
+    connection.close()
+
+
 def never(connection: servers.Connection) -> None:
     connection.read_request()
     connection.wait_closed()
@@ -146,6 +169,7 @@ def test_refused_and_tried_elsewhere(no_collector: None) -> None:
         pytest.param(dies, None, id="backend dies in the body"),
         pytest.param(never, 0, id="client leaves before the head"),
         pytest.param(streams, 2, id="client leaves in the body"),
+        pytest.param(streams_in_chunks, 2, id="client leaves in a body of chunks"),
     ],
 )
 def test_broken_off(no_collector: None, handler: Any, leaves_after: int | None) -> None:
@@ -155,3 +179,64 @@ def test_broken_off(no_collector: None, handler: Any, leaves_after: int | None) 
 
 def test_in_process(no_collector: None) -> None:
     assert left_behind(Pool("shop", [Backend(app=hello("a"), id="a")])) == []
+
+
+def left_behind_by_checks(url: str, **options: Any) -> list[object]:
+    """The circles that some checks have left, each of which has failed."""
+    check = HealthCheck(**{"interval": 0.01, "down_interval": 0.01, **options})
+    pool = Pool("shop", [url], health_check=check)
+    (state,) = pool.states
+
+    async def main() -> list[object]:
+        async with Gateway({"/": pool}):
+            while state.health is not Health.UNHEALTHY:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            return circles()
+
+    return run(main)
+
+
+@pytest.mark.parametrize(
+    ("handler", "options"),
+    [
+        pytest.param(lambda connection: None, {}, id="closes"),
+        pytest.param(lambda connection: connection.reset(), {}, id="resets"),
+        pytest.param(dies, {}, id="dies in the body"),
+        pytest.param(dies_in_head, {}, id="dies in the head"),
+        pytest.param(never, {"timeout": 0.02}, id="hangs"),
+        pytest.param(streams_in_chunks, {"timeout": 0.02}, id="hangs in the body"),
+    ],
+)
+def test_checked(no_collector: None, handler: Handler, options: dict[str, Any]) -> None:
+    with RawBackend(handler) as backend:
+        assert left_behind_by_checks(backend.url, **options) == []
+
+
+@pytest.mark.parametrize(
+    "options", [pytest.param({}, id="http"), pytest.param({"tcp": True}, id="tcp")]
+)
+def test_refused_when_checked(no_collector: None, options: dict[str, Any]) -> None:
+    with servers.refusing_port() as port:
+        assert left_behind_by_checks(f"http://127.0.0.1:{port}", **options) == []
+
+
+@pytest.mark.parametrize("ws", IMPLEMENTATIONS)
+@pytest.mark.parametrize(
+    "http", [pytest.param(H11Protocol, id="h11"), pytest.param(HttpToolsProtocol, id="httptools")]
+)
+def test_a_websocket_was_opened(no_collector: None, http: type[asyncio.Protocol], ws: str) -> None:
+    """The protocol that has read its handshake is told nothing when it ends."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await receive()
+
+    with servers.serve(app, http=http, ws=ws, lifespan="off") as server:
+        for _ in range(3):
+            with RawClient(server.port) as client:
+                client.send(handshake())
+                assert client.read_head().status == 101
+        eventually(lambda: server.connections == 0)
+        assert circles() == []

@@ -23,19 +23,22 @@ LAYERS = (
         "exceptions",
         "backend",
         "checks",
+        "config_yaml",
         "hash_keys",
         "headers",
         "limits",
         "memo",
+        "problems",
         "request",
         "target",
         "timeouts",
         "tls",
+        "tracebacks",
         "trusted_proxies",
         "units",
         "websocket_options",
     ),
-    ("balancers", "affinity", "health", "retries", "events", "snapshot"),
+    ("balancers", "affinity", "health", "retries", "retry_budget", "events", "intents", "snapshot"),
     ("groups", "lease", "pool", "waiting_queue"),
     ("upstream", "error_response", "lifespan", "routes"),
     (
@@ -43,8 +46,10 @@ LAYERS = (
         "exchange",
         "forward_http",
         "forward_websocket",
+        "user_checks",
         "probes",
         "discovery",
+        "file_watch",
         "inbound",
         "runtime",
     ),
@@ -55,7 +60,6 @@ LAYERS = (
         "config_fields",
         "config_model",
         "config_problems",
-        "config_yaml",
         "access_log",
         "cli",
         "demo",
@@ -79,6 +83,7 @@ SOCKETS = ("socket", "socketserver", "select", "selectors", "ssl", "http.client"
 IO = (*HTTP_CLIENTS, *SOCKETS, "anyio", "asyncio", "h11", "subprocess", "uvicorn", "uvloop")
 OPTIONAL = (
     "click",
+    "dns",
     "fastapi",
     "httpx2",
     "pydantic",
@@ -89,7 +94,14 @@ OPTIONAL = (
     "yaml",
 )
 #: Modules that are themselves imported only when they are needed.
-LATE = ("upstream/frames.py", "upstream/http1_websocket.py")
+LATE = (
+    "config_yaml.py",
+    "discovery/dns_answers.py",
+    "file_watch.py",
+    "testing/dns.py",
+    "upstream/frames.py",
+    "upstream/http1_websocket.py",
+)
 
 
 class Import:

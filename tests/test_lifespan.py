@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from starlette.applications import Starlette
+from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sticky_asgi import lifespan
@@ -92,7 +93,11 @@ class Server:
         if self.sent[-1]["type"] == "lifespan.startup.complete":
             self.log.append("serving")
             self.inbox.put_nowait({"type": "lifespan.shutdown"})
-        await call
+        await asyncio.wait({call})
+        # What is said to have failed is raised as well, and nothing else is.
+        last, exc = self.sent[-1], call.exception()
+        assert last["type"].endswith(".complete" if exc is None else ".failed")
+        assert exc is None or str(exc) in last["message"]
 
 
 def history(log: Log, app: ASGIApp | None = None) -> list[Message]:
@@ -380,3 +385,18 @@ def test_a_failure_without_a_message() -> None:
                 raise AssertionError("must not get here")
 
     run(main())
+
+
+def test_a_test_client_learns_of_a_failure() -> None:
+    """It would wait for ever at its end for an application that only says so."""
+
+    @asynccontextmanager
+    async def resources() -> AsyncIterator[None]:
+        raise OSError("cannot open")
+        yield
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await serve_lifespan(resources(), scope, receive, send)
+
+    with pytest.raises(OSError, match="cannot open"), TestClient(app):
+        pass

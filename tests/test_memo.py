@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from sticky_asgi.memo import Memo
@@ -24,16 +27,45 @@ def test_keys_that_come_once_push_nobody_out() -> None:
         memo.offer(key, "once")
     assert memo.get(-5) == "kept"
     assert len(memo) == 1
-    assert len(memo._met) <= 32
 
 
-def test_a_full_one_begins_anew() -> None:
+def test_in_a_full_one_the_oldest_makes_room() -> None:
     memo: Memo[int, int] = Memo(4)
     for key in range(100):
         memo.offer(key, key)
         memo.offer(key, key)
-        assert 1 <= len(memo) <= 4
-        assert memo.get(key) == key
+        oldest = max(0, key - 3)
+        assert [memo.get(one) for one in range(oldest, key + 1)] == [*range(oldest, key + 1)]
+        assert len(memo) == key + 1 - oldest
+
+
+def test_no_key_takes_memory_that_came_once() -> None:
+    memo: Memo[int, str] = Memo(4)
+    before = sys.getsizeof(memo._met)
+    for key in range(1000):
+        memo.offer(key, "once")
+    assert len(memo) == 0
+    assert sys.getsizeof(memo._met) == before
+
+
+def test_threads_may_share_one() -> None:
+    memo: Memo[int, int] = Memo(4)
+
+    def fill(first: int) -> None:
+        for key in range(first, first + 5000):
+            memo.offer(key, key)
+            memo.offer(key, key)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            for filled in [pool.submit(fill, n * 5000) for n in range(4)]:
+                filled.result()
+    finally:
+        sys.setswitchinterval(interval)
+    # Each may put one in between another one's look and its own.
+    assert 1 <= len(memo) <= 4 + 3
 
 
 def test_a_key_that_cannot_be_hashed_is_an_error_of_the_caller() -> None:

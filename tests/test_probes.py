@@ -337,6 +337,118 @@ def test_a_check_of_ones_own_that_hangs_is_cancelled() -> None:
     assert cancelled
 
 
+class Stubborn:
+    """Checks that go on when they are cancelled, until they are let go."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.let_go = asyncio.Event()
+
+    async def look(self, backend: Backend) -> bool:
+        self.asked.append(backend.id)
+        while not self.let_go.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.let_go.wait()
+        return True
+
+
+def test_a_check_that_does_not_end_is_the_only_one(caplog: pytest.LogCaptureFixture) -> None:
+    loop, stubborn = VirtualLoop(), Stubborn()
+    pool = Pool(
+        "shop",
+        ["http://a"],
+        health_check=HealthCheck(check=stubborn.look, interval=5, timeout=2, fall=2),
+        clock=loop.time,
+    )
+
+    async def main() -> None:
+        prober = Prober(pool, Clients())
+        await asyncio.sleep(100)
+        assert stubborn.asked == ["a:80"]
+        assert pool["a:80"].health is UNHEALTHY
+        stubborn.let_go.set()
+        await asyncio.sleep(20)
+        assert len(stubborn.asked) > 2
+        assert pool["a:80"].health is HEALTHY, "checks are made again"
+        await prober.aclose()
+
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+    errors = [record.message for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(errors) == 1, "once"
+    assert "Stubborn.look of backend a:80 goes on" in errors[0]
+
+
+def test_checks_that_do_not_end_keep_no_others_waiting() -> None:
+    loop, stubborn = VirtualLoop(), Stubborn()
+    asked: Counter[str] = Counter()
+
+    async def look(backend: Backend) -> bool:
+        asked[backend.id] += 1
+        return await stubborn.look(backend) if backend.metadata.get("bad") else True
+
+    backends = [
+        Backend(f"http://b{number}", metadata={"bad": number < CONCURRENCY})
+        for number in range(CONCURRENCY + 10)
+    ]
+    pool = Pool("shop", backends, health_check=HealthCheck(check=look), clock=loop.time)
+
+    async def main() -> None:
+        prober = Prober(pool, Clients())
+        await asyncio.sleep(60)
+        assert Counter(state.health for state in pool.states) == {
+            UNHEALTHY: CONCURRENCY,
+            HEALTHY: 10,
+        }
+        assert sum(count == 1 for count in asked.values()) == CONCURRENCY
+        stubborn.let_go.set()
+        await prober.aclose()
+
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
+def test_the_gateway_ends_without_a_check_that_does_not(caplog: pytest.LogCaptureFixture) -> None:
+    loop, stubborn = VirtualLoop(), Stubborn()
+    check = HealthCheck(check=stubborn.look, timeout=60)
+    pool = Pool("shop", ["http://a"], health_check=check, clock=loop.time)
+
+    async def main() -> None:
+        prober = Prober(pool, Clients())
+        await asyncio.sleep(1)
+        began = loop.time()
+        await prober.aclose()
+        assert loop.time() - began == pytest.approx(1, abs=0.1)
+        assert not pool.followers
+        stubborn.let_go.set()
+        await asyncio.sleep(1)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "Stubborn.look of backend a:80" in record.message
+
+
+def test_an_answer_that_comes_too_late_does_not_count() -> None:
+    """Even of a check that takes its cancellation for a reason to answer."""
+
+    async def look(backend: Backend) -> bool:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        return True
+
+    pool = Pool("shop", ["http://a"], health_check=once(check=look, timeout=0.02))
+    assert verdict_on(pool) is UNHEALTHY
+
+
 # Up and down again
 
 

@@ -19,7 +19,7 @@ from sticky_asgi.exceptions import (
     StaleConnection,
     UpstreamError,
 )
-from sticky_asgi.retries import Retry, RetryBudget
+from sticky_asgi.retries import Retry
 
 IDEMPOTENT = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"]
 OTHERS = ["POST", "PATCH", "CONNECT", "PROPFIND", "get", ""]
@@ -214,90 +214,6 @@ def test_bad_options_are_named(name: str, value: object, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "active", "expected"),
-    [
-        pytest.param({}, 0, 3, id="idle"),
-        pytest.param({}, 15, 3, id="minimum"),
-        pytest.param({}, 19, 3, id="rounded-down"),
-        pytest.param({}, 20, 4, id="share"),
-        pytest.param({}, 1000, 200, id="busy"),
-        pytest.param({"budget_min": 0}, 4, 0, id="no-minimum"),
-        pytest.param({"budget_ratio": 0, "budget_min": 0}, 1000, 0, id="none-at-all"),
-        pytest.param({"budget_ratio": 2.0}, 10, 20, id="more-than-all"),
-    ],
-)
-def test_budget(options: dict[str, Any], active: int, expected: int) -> None:
-    budget = RetryBudget(Retry(**options))
-    started = 0
-    while budget.start(active):
-        started += 1
-    assert started == budget.in_flight == expected
-
-
-def test_a_finished_repeat_makes_room() -> None:
-    budget = RetryBudget(Retry(budget_min=1))
-    assert budget.start(1)
-    assert not budget.start(1)
-    budget.finish()
-    assert budget.start(1)
-
-
-def test_a_shrinking_pool_starts_nothing_until_repeats_have_ended() -> None:
-    budget = RetryBudget(Retry())
-    assert all(budget.start(100) for _ in range(20))
-    assert not budget.start(10)
-    for _ in range(18):
-        budget.finish()
-    assert budget.start(10)
-
-
-def test_finish_without_start() -> None:
-    budget = RetryBudget(Retry(budget_min=0))
-    assert not budget.start(1)
-    with pytest.raises(RuntimeError, match="start"):
-        budget.finish()
-
-
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 200))))
-def test_the_budget_is_never_exceeded(steps: list[tuple[bool, int]]) -> None:
-    budget = RetryBudget(Retry())
-    running = 0
-    for begins, active in steps:
-        if begins:
-            allowed = budget.start(active)
-            assert allowed == (running < max(3, int(0.2 * active)))
-            running += allowed
-        elif running:
-            budget.finish()
-            running -= 1
-        assert budget.in_flight == running
-
-
-def test_budget_repr() -> None:
-    budget = RetryBudget(Retry())
-    budget.start(1)
-    assert repr(budget) == "<RetryBudget 1 in flight, limit 20% or 3>"
-
-
-# When there is nobody else
-
-
-@pytest.mark.parametrize(
-    ("attempt", "share", "expected"),
-    [
-        pytest.param(1, 1, 0.1, id="first"),
-        pytest.param(2, 1, 0.2, id="doubled"),
-        pytest.param(4, 0.5, 0.4, id="a share"),
-        pytest.param(5, 1, 1.0, id="tenfold at most"),
-        pytest.param(500, 1, 1.0, id="for ever"),
-        pytest.param(3, 0, 0.0, id="none of it"),
-    ],
-)
-def test_pauses_grow(attempt: int, share: float, expected: float) -> None:
-    assert Retry(backoff=0.1).pause(attempt, lambda: share) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(
     ("exc", "expected"),
     [
         pytest.param(ConnectError("refused"), True, id="refused"),
@@ -309,20 +225,3 @@ def test_pauses_grow(attempt: int, share: float, expected: float) -> None:
 def test_who_is_asked_once_more(exc: UpstreamError, expected: bool) -> None:
     assert Retry().allows_same_backend(exc) is expected
     assert not Retry(backoff=None).allows_same_backend(exc)
-
-
-@pytest.mark.parametrize(
-    ("method", "attempt", "replayable", "expected"),
-    [
-        pytest.param("GET", 1, True, True, id="first of two"),
-        pytest.param("GET", 2, True, False, id="the last one"),
-        pytest.param("POST", 1, True, False, id="not idempotent"),
-        pytest.param("PUT", 1, False, False, id="body is gone"),
-    ],
-)
-def test_which_try_has_less_time(
-    method: str, attempt: int, replayable: bool, expected: bool
-) -> None:
-    retry = Retry(attempts=1, attempt_timeout=1)
-    assert retry.may_time_out(method=method, attempt=attempt, replayable=replayable) is expected
-    assert not Retry().may_time_out(method="GET", attempt=1, replayable=True)

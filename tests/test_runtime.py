@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route as StarletteRoute
 from starlette.types import Receive, Scope, Send
 
-from sticky_asgi import Backend, Pool
+from sticky_asgi import Backend, HealthCheck, Pool
 from sticky_asgi.lifespan import LifespanFailed
 from sticky_asgi.runtime import Runtimes
 from sticky_asgi.upstream import Clients, UpstreamRequest
@@ -292,6 +292,41 @@ def test_pools_no_route_leads_to_are_closed(backend: servers.RawBackend) -> None
             assert kept.idle == 1
 
     run(main())
+
+
+def test_every_loop_follows_the_routes(backend: servers.RawBackend) -> None:
+    """In whatever thread they change; and a loop that has ended is no obstacle."""
+    stays, goes = Pool("stays", [backend.url]), Pool("goes", [backend.url])
+    new = Pool("new", [backend.url], health_check=HealthCheck())
+    pools = [stays, goes]
+    runtimes = Runtimes(lambda: tuple(pools))
+    barrier = threading.Barrier(3)
+    followed: list[bool] = []
+
+    async def main() -> None:
+        async with runtimes.running():
+            clients = await clients_of(runtimes)
+            kept, dropped = [await ask(clients, pool) for pool in (stays, goes)]
+            await asyncio.to_thread(barrier.wait, 10)
+            while dropped.idle or len(new.followers) < 2:
+                await asyncio.sleep(0.001)
+            followed.append(kept.idle == 1)
+            await asyncio.to_thread(barrier.wait, 10)
+
+    ended = asyncio.new_event_loop()
+    ended.run_until_complete(runtimes.start(ended))
+    ended.close()
+    threads = [threading.Thread(target=run, args=(main(),)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    barrier.wait(10)
+    pools[:] = [stays, new]
+    runtimes.follow_routes()
+    barrier.wait(10)
+    for thread in threads:
+        thread.join(10)
+    assert followed == [True, True]
+    assert not new.followers
 
 
 def test_forgetting_pools_before_any_loop_runs() -> None:

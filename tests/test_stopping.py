@@ -30,11 +30,13 @@ from sticky_asgi.stopping import Stopping, what_is_left
     ],
 )
 def test_endpoints(method: str, path: str, is_ready: bool, status: int) -> None:
-    endpoints = StatusEndpoints("/-/s", lambda: is_ready)
+    endpoints = StatusEndpoints("/-/s", lambda: None if is_ready else "stopping")
     response = TestClient(endpoints).request(method, path)
     assert response.status_code == status
     if status in (200, 503):
         assert response.headers["cache-control"] == "no-store"
+    if status == 503:
+        assert response.text == "stopping\n"
     if status == 405:
         assert response.headers["allow"] == "GET, HEAD"
 
@@ -50,14 +52,14 @@ def test_endpoints(method: str, path: str, is_ready: bool, status: int) -> None:
     ],
 )
 def test_what_is_kept_from_the_routes(kind: str, path: str, expected: bool) -> None:
-    endpoints = StatusEndpoints("/-/s", lambda: True)
+    endpoints = StatusEndpoints("/-/s", lambda: None)
     assert endpoints.handles({"type": kind, "path": path}) is expected
 
 
 @pytest.mark.parametrize("path", ["", "sticky", "/", "/sticky/"])
 def test_a_path_that_is_none(path: str) -> None:
     with pytest.raises(ValueError, match="path must begin with / and not end with it"):
-        StatusEndpoints(path, lambda: True)
+        StatusEndpoints(path, lambda: None)
 
 
 def test_what_is_left_is_counted() -> None:

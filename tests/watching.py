@@ -103,6 +103,7 @@ class Watched:
             "pool in flight": pool.in_flight,
             "queued": pool.queued,
             "repeats": pool.retry_budget.in_flight,
+            "waiting to repeat": pool.retry_budget.waiting,
             "exchanges": self.exchanges,
         }
         for state in pool.states:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .affinity import (
     Affinity,
     AffinityStatus,
+    AnnotatedCookie,
     CookieSettings,
     PoolView,
     Resolution,
@@ -22,6 +23,8 @@ from .balancers import (
 )
 from .events import (
     BackendsReplaced,
+    DiscoveryFailed,
+    DiscoveryRecovered,
     Event,
     EventListener,
     HealthChanged,
@@ -78,6 +81,7 @@ __all__ = [
     "Affinity",
     "AffinityRejected",
     "AffinityStatus",
+    "AnnotatedCookie",
     "Backend",
     "BackendsBusy",
     "BackendsReplaced",
@@ -96,6 +100,8 @@ __all__ = [
     "CookieSettings",
     "Discovery",
     "DiscoveryError",
+    "DiscoveryFailed",
+    "DiscoveryRecovered",
     "DrainEnded",
     "Ejection",
     "Event",

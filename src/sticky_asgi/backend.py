@@ -206,6 +206,7 @@ class BackendState:
         "backend",
         "charged",
         "current_weight",
+        "discovered",
         "drain_until",
         "drained_itself",
         "failures",
@@ -220,6 +221,7 @@ class BackendState:
         "turn",
         "websockets",
         "weight",
+        "wished",
         "wishes_drain",
     )
 
@@ -231,7 +233,8 @@ class BackendState:
         #: Its share of new sessions now: less than the backend's own during slow start.
         self.weight = backend.weight
         self.health = Health.UNKNOWN
-        self.intent = Intent.ACTIVE
+        #: The stricter of what an operator or it itself wishes, and of what its source does.
+        self.intent = self.wished = self.discovered = Intent.ACTIVE
         #: When its drain ends, or has ended, by the pool's `clock`; None: no drain has an end.
         self.drain_until: float | None = None
         #: Whether it has asked for no new sessions, and whether that is why it is draining.
@@ -280,7 +283,7 @@ class BackendState:
     @property
     def is_drained_or_draining(self) -> bool:
         """Whether a drain is under way, or has taken it out of service."""
-        return self.intent is Intent.DRAINING or self.drain_until is not None
+        return self.wished is Intent.DRAINING or self.drain_until is not None
 
     def use(self, backend: Backend) -> None:
         """Another description of the same backend is in force; a slow start goes on."""

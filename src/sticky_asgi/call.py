@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from contextlib import suppress
 
 from starlette.types import Scope
@@ -35,9 +35,10 @@ from .headers import is_cacheable
 from .inbound import HeadReader, InboundRequest
 from .lease import Lease
 from .pool import Pool
-from .request import RawHeader, RequestInfo
+from .request import RawHeaders, RequestInfo
 from .routes import Route
 from .target import raw_path_of
+from .tracebacks import forget_frames
 from .upstream import (
     Clients,
     UpstreamClient,
@@ -69,6 +70,7 @@ class Call:
         "attempt_began",
         "attempts",
         "began",
+        "blamed",
         "exchange",
         "first_byte",
         "has_asked_all",
@@ -104,6 +106,8 @@ class Call:
         self.tried: Collection[str] = ()
         self.refused: Collection[str] = ()
         self.state: BackendState | None = None
+        #: Whose answer counts as failed, for its status.
+        self.blamed: BackendState | None = None
         self.inbound: InboundRequest | None = None
         self.resolution: Resolution | None = None
         self.is_repeating = False
@@ -136,6 +140,8 @@ class Call:
         """The one retry loop."""
         failure: UpstreamError | None = None
         while True:
+            if failure is not None and not self.is_repeating:
+                await self._wait_for_repeat(failure)
             try:
                 lease = self._pick(inbound, resolution)
             except BackendsBusy:
@@ -209,6 +215,8 @@ class Call:
             async with asyncio.timeout(seconds) as self.patience:
                 await self.exchange.forward(client, request, self)
         except TimeoutError:
+            if self.patience is None or not self.patience.expired():
+                raise  # It is not ours.
             raise ResponseTimeout(f"no answer within the {seconds:g} seconds of a try") from None
 
     def _may_ask_again(self, resolution: Resolution) -> bool:
@@ -227,13 +235,13 @@ class Call:
         self.tried = {*self.tried, state.id}
         if exc.side == "backend":
             took = time.perf_counter() - self.attempt_began
-            self.pool.observe_failure(state, exc, took=took)
+            self.pool.observe_failure(state, exc, took=took, is_counted=self.blamed is state)
         if self.pool.retry.allows_same_backend(exc):
             self.refused = {*self.refused, state.id}
         return (
             not self._is_too_late()
             and self._allows(exc, attempt=self.attempts)
-            and self._claims_repeat()
+            and (self._claims_repeat() or self.pool.retry_budget.can_wait(self.pool.limits.queue))
         )
 
     def _is_too_late(self) -> bool:
@@ -257,7 +265,7 @@ class Call:
     def _end_repeat(self) -> None:
         if self.is_repeating:
             self.is_repeating = False
-            self.pool.retry_budget.finish()
+            self.pool.retry_budget.finish(self.pool.in_flight)
 
     def _pick(self, request: RequestInfo, resolution: Resolution) -> Lease:
         pool = self.pool
@@ -287,6 +295,30 @@ class Call:
             return await self._wait_in_queue(request, resolution)
         except BaseException as exc:
             error = exc
+            raise
+        finally:
+            self._tell_of_wait(time.perf_counter() - began, error)
+            error = None
+
+    async def _wait_for_repeat(self, failure: UpstreamError) -> None:
+        """Wait until the budget has room. Raises the failure if that takes too long."""
+        pool, loop = self.pool, asyncio.get_running_loop()
+        turn = asyncio.Event()
+        # Whoever makes room may run in another thread's loop.
+        waiter = pool.retry_budget.join(lambda: loop.call_soon_threadsafe(turn.set))
+        began = time.perf_counter()
+        error: BaseException | None = None
+        try:
+            async with asyncio.timeout(pool.limits.queue_timeout):
+                await turn.wait()
+            self.is_repeating = True
+        except TimeoutError:
+            error = failure
+            pool.retry_budget.leave(waiter, pool.in_flight)
+            raise failure from None
+        except BaseException as exc:
+            error = exc
+            pool.retry_budget.leave(waiter, pool.in_flight)
             raise
         finally:
             self._tell_of_wait(time.perf_counter() - began, error)
@@ -324,32 +356,29 @@ class Call:
         # It is no retry in the sense of `Retry.attempts`.
         return self._allows(error, attempt=0)
 
-    def answered(self, response: UpstreamResponse | UpstreamWebSocket) -> Sequence[RawHeader]:
+    def answered(self, response: UpstreamResponse | UpstreamWebSocket) -> RawHeaders:
         """A backend has answered: take note, and say to the visitor which one it was."""
         pool, state, resolution = self.pool, self.state, self.resolution
         assert state is not None, "who answers has been asked"
         assert resolution is not None
-        status = response.status
+        status, headers = response.status, response.headers
         now = time.perf_counter()
         self.first_byte = now - self.began
         state.observe_latency(now - self.attempt_began)
         if self.patience is not None:
             self.patience.reschedule(None)
+        if pool.drain_header:
+            headers = pool.observe_headers(state, headers)
         if state.faults or status in pool.noted_statuses:
-            pool.observe_answer(state, status)
+            if pool.observe_answer(state, status, took=now - self.attempt_began):
+                self.blamed = state
             if status in pool.retry.on_status and self._turns_down(status, state, resolution):
                 raise UnwantedStatus(status)
-        if pool.drain_header:
-            pool.observe_headers(state, response.headers)
         self._end_repeat()
         issued = pool.issue(resolution, state.backend)
-        if (
-            issued
-            and pool.makes_private
-            and is_cacheable(self.scope["method"], status, response.headers)
-        ):
-            return [(b"cache-control", b"private"), *issued]
-        return issued
+        if issued and pool.makes_private and is_cacheable(self.scope["method"], status, headers):
+            return [*headers, (b"cache-control", b"private"), *issued]
+        return [*headers, *issued]
 
     def _turns_down(self, status: int, state: BackendState, resolution: Resolution) -> bool:
         """Whether another backend is to be asked instead of passing this answer on."""
@@ -397,16 +426,3 @@ def _verdict(failure: UpstreamError | None, exc: NoBackendAvailable) -> GatewayE
         exc.__cause__ = failure
         return exc
     return failure
-
-
-def forget_frames(error: BaseException) -> None:
-    """Let go of where an error that has been dealt with came from.
-
-    Its traceback holds frames, these hold the exchange with its body, and that the error: a circle
-    that would last until the garbage collector comes by.
-    """
-    error.__traceback__ = None
-    for earlier in (error.__cause__, error.__context__):
-        # Errors that are raised in other tasks than they come from may be each other's context.
-        if earlier is not None and earlier.__traceback__ is not None:
-            forget_frames(earlier)

@@ -13,7 +13,6 @@ import os
 import secrets
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,35 +20,13 @@ from pydantic import ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
 from . import TLS, Backend, Gateway, Listener, Pool, Route
-from .config_fields import nearest
 from .config_model import Document
-from .config_problems import dotted, problems_of
-from .config_yaml import KeyPath, Source
+from .config_problems import problems_of
+from .config_yaml import Source
+from .problems import KeyPath, Problem, dotted, nearest
 from .trusted_proxies import TrustedProxies
 
 logger = logging.getLogger("sticky_asgi.config")
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One mistake.
-
-    Args:
-        file: Name of the file.
-        line: Line in it, from 1; None if the file could not be read.
-        key: The key, such as `pools.shop.backends[0].url`; empty for the file as a whole.
-        message: What is wrong, and what would be right.
-    """
-
-    file: str
-    line: int | None
-    key: str
-    message: str
-
-    def __str__(self) -> str:
-        line = "" if self.line is None else f":{self.line}"
-        key = f" {self.key}:" if self.key else ""
-        return f"{self.file}{line}:{key} {self.message}"
 
 
 class ConfigError(ValueError):

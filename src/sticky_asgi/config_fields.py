@@ -6,9 +6,6 @@ the API accept the same.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Annotated, Any, Self, TypeAlias
 
 from pydantic import (
@@ -22,18 +19,13 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from .checks import is_amount
+from .problems import blame
 from .units import DURATION_PATTERN, SIZE_PATTERN, parse_duration, parse_size
 
 
 def mistake(message: str, key: str | None = None) -> PydanticCustomError:
     """A mistake in a section, or in one of its keys."""
     return PydanticCustomError("mistake", "{message}", {"message": message, "key": key})
-
-
-def nearest(word: str, words: Sequence[str]) -> str:
-    """`; did you mean 'x'?`, or what there is to choose from."""
-    close = get_close_matches(word, words, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; one of {', '.join(words)}"
 
 
 def _not_bool(value: object) -> object:
@@ -136,15 +128,6 @@ class Section(BaseModel):
         try:
             self.build()
         except (ValueError, TypeError) as exc:
-            raise _blame(exc, type(self)) from None
+            key, message = blame(exc, type(self).model_fields)
+            raise mistake(message, key) from None
         return self
-
-
-def _blame(exc: Exception, section: type[Section]) -> PydanticCustomError:
-    """The objects' errors begin with the parameter's name, which is the key's."""
-    message = str(exc).removeprefix("backend ")
-    for word, yaml_word in (("None", "null"), ("True", "true"), ("False", "false")):
-        message = re.sub(rf"\b{word}\b", yaml_word, message)
-    name = re.match(r"[a-z_]*", message)
-    key = name[0] if name and name[0] in section.model_fields else None
-    return mistake(message.removeprefix(f"{key} ").removeprefix(f"{key}: "), key)

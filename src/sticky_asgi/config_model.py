@@ -9,9 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    WithJsonSchema,
+)
 
 from . import (
     TLS,
@@ -39,7 +46,14 @@ from . import (
     query_key,
 )
 from .admin import StatusEndpoints
-from .config_fields import Also, Drain, Duration, Integer, Number, Section, Size, nearest, not_yet
+from .affinity.session_persistence import (
+    DURATION_PATTERN,
+    read_duration,
+    read_session_persistence,
+)
+from .affinity.settings import CookieSettings
+from .config_fields import Also, Drain, Duration, Integer, Number, Section, Size, not_yet
+from .problems import nearest
 from .trusted_proxies import TrustedProxies
 
 
@@ -182,10 +196,87 @@ class CookieSection(Section):
         return SignedCookie(secrets, **self.given(), **options)
 
 
+def _go_duration(value: object) -> object:
+    """What `read_session_persistence` takes for a duration; it needs no key to say so."""
+    try:
+        read_duration("", value)
+    except ValueError as exc:
+        raise ValueError(str(exc).strip()) from None
+    return value
+
+
+GoDuration: TypeAlias = Annotated[
+    str,
+    BeforeValidator(_go_duration),
+    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN}),
+]
+
+
+def _check_name(value: str | None) -> str | None:
+    try:
+        CookieSettings(name=value)
+    except ValueError as exc:
+        raise ValueError(str(exc).removeprefix("name ")) from None
+    return value
+
+
+class CookieConfigSection(Section):
+    """The cookie, in the words of older versions of Gateway API."""
+
+    lifetimeType: Literal["Session", "Permanent"] | None = Field(
+        None, description="Permanent: kept when the browser is closed; needs absoluteTimeout."
+    )
+
+
+class SessionCookieSection(CookieConfigSection):
+    """The cookie, in the words of Gateway API."""
+
+    name: Annotated[str | None, AfterValidator(_check_name)] = Field(
+        None, description="Cookie name. Default: sticky_ and the pool's name."
+    )
+    path: str | None = Field(None, description="Path the browser sends it for. Default: /.")
+
+    def build(self) -> CookieSettings:
+        return CookieSettings(path=self.path)
+
+
+class SessionPersistenceSection(Section):
+    """`sessionPersistence` of Gateway API, line by line."""
+
+    type: Literal["Cookie", "Header"] | None = Field(None, description="Cookie.")
+    sessionName: Annotated[str | None, AfterValidator(_check_name)] = Field(
+        None, description="The older word for cookie.name."
+    )
+    absoluteTimeout: GoDuration | None = Field(
+        None, description="How long a session lives in all. null: for ever."
+    )
+    idleTimeout: GoDuration | None = Field(
+        None, description="How long a session lives without a request. null: for ever."
+    )
+    cookie: SessionCookieSection | None = Field(None, description="Name, path and lifetime.")
+    cookieConfig: CookieConfigSection | None = Field(None, description="The older word for cookie.")
+    header: Annotated[None, not_yet("affinity by header is")] = None
+
+    def build(self) -> CookieSettings:
+        return read_session_persistence(self.model_dump(exclude_none=True))
+
+
 class AffinitySection(Section):
     """How a visitor finds back to a backend."""
 
-    cookie: CookieSection = Field(description="A signed cookie; {} takes the defaults.")
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [{"required": ["cookie"]}, {"required": ["session_persistence"]}],
+        }
+    )
+
+    cookie: CookieSection = Field(
+        default_factory=CookieSection.empty, description="A signed cookie; {} takes the defaults."
+    )
+    session_persistence: SessionPersistenceSection = Field(
+        default_factory=SessionPersistenceSection.empty,
+        description="The same in the words of Gateway API.",
+    )
     on_lost: Literal["rebalance", "reject"] = Field(
         "rebalance", description="A visitor whose backend is gone: to another one, or 503."
     )
@@ -196,9 +287,18 @@ class AffinitySection(Section):
     header: Annotated[None, not_yet("affinity by header is")] = None
     learned: Annotated[None, not_yet("learned affinity is")] = None
 
+    def build(self) -> SignedCookie:
+        return self.make(("-" * 16,))
+
     def make(self, secrets: Sequence[str]) -> SignedCookie:
         """The affinity under the file's secrets."""
-        return self.cookie.build(secrets, on_lost=self.on_lost, announce=self.announce)
+        given = self.model_fields_set & {"cookie", "session_persistence"}
+        if len(given) != 1:
+            raise ValueError("takes either cookie or session_persistence")
+        options: dict[str, Any] = {"on_lost": self.on_lost, "announce": self.announce}
+        if "cookie" in given:
+            return self.cookie.build(secrets, **options)
+        return SignedCookie(secrets, **self.session_persistence.build().given(), **options)
 
 
 class RetrySection(Section):
@@ -454,7 +554,7 @@ class AdminSection(Section):
     token: Annotated[None, not_yet("the operator page is")] = None
 
     def build(self) -> StatusEndpoints:
-        return StatusEndpoints(self.path, lambda: True)
+        return StatusEndpoints(self.path, lambda: None)
 
 
 class Document(Section):

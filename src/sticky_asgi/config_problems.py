@@ -12,8 +12,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from .config_fields import nearest
-from .config_yaml import KeyPath
+from .problems import KeyPath, nearest
 
 _KINDS = {
     str: "text",
@@ -34,12 +33,6 @@ _WANTED = {
     "bool": "true or false",
     "finite": "a finite number",
 }
-
-
-def dotted(path: KeyPath) -> str:
-    """`pools.shop.backends[0].url`."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return text.removeprefix(".")
 
 
 def problems_of(

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-KeyPath: TypeAlias = tuple[str | int, ...]
+from .problems import KeyPath
 
 _VARIABLE = re.compile(r"\$(\$?)\{([^}]*)(\}?)")
 _NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
@@ -23,6 +23,12 @@ _TAG = "tag:yaml.org,2002:"
 #: What no honest file comes near, so that a few lines of aliases cannot fill the memory.
 _MAX_DEPTH = 50
 _MAX_VALUES = 100_000
+
+#: What a file must be, and what is said of an empty one and of another.
+_ROOTS: dict[type, tuple[type[Node], str, str]] = {
+    dict: (MappingNode, "it must have the key 'pools'", "must be a mapping with the key 'pools'"),
+    list: (SequenceNode, "write [] for no backends", "must be a list of backends"),
+}
 
 _KINDS = {
     "null": "null",
@@ -56,7 +62,8 @@ class Source:
 
     Args:
         text: The file's text.
-        environ: Where `${VARIABLES}` are looked up.
+        environ: Where `${VARIABLES}` are looked up; None: they are text like any other.
+        root: Whether the file is a dict, as a whole configuration is, or a list.
 
     Attributes:
         data: The content as dicts, lists and scalars; None if the text is not YAML at all.
@@ -64,7 +71,13 @@ class Source:
         problems: Mistakes of form, as (line, path, message).
     """
 
-    def __init__(self, text: str, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        text: str,
+        environ: Mapping[str, str] | None,
+        *,
+        root: type[dict[str, Any]] | type[list[Any]] = dict,
+    ) -> None:
         self.data: Any = None
         self.lines: dict[KeyPath, int] = {(): 1}
         self.problems: list[tuple[int, KeyPath, str]] = []
@@ -74,7 +87,7 @@ class Source:
         self._loader: _Loader | None = None
         try:
             self._loader = _Loader(text)
-            root = self._loader.get_single_node()
+            node = self._loader.get_single_node()
         except yaml.YAMLError as exc:
             self.problems.append((_line_of(exc, text), (), _describe(exc)))
             return
@@ -84,13 +97,14 @@ class Source:
         except (ValueError, OverflowError):
             self.problems.append((1, (), "not valid YAML: an escape that is no character"))
             return
-        if root is None:
-            self.problems.append((1, (), "the file is empty: it must have the key 'pools'"))
-        elif not isinstance(root, MappingNode):
-            self.problems.append((1, (), "must be a mapping with the key 'pools'"))
+        wanted, hint, message = _ROOTS[root]
+        if node is None:
+            self.problems.append((1, (), f"the file is empty: {hint}"))
+        elif not isinstance(node, wanted):
+            self.problems.append((1, (), message))
         else:
             try:
-                self.data = self._value(root, ())
+                self.data = self._value(node, ())
             except RecursionError:
                 self.problems.append((1, (), "nested too deeply"))
             except _TooMuch as exc:
@@ -179,6 +193,10 @@ class Source:
         return None
 
     def _expand(self, node: ScalarNode, path: KeyPath) -> str:
+        environ = self._environ
+        if environ is None:
+            return str(node.value)
+
         def fill(match: re.Match[str]) -> str:
             escaped, inside, closed = match.groups()
             if escaped:
@@ -189,7 +207,7 @@ class Source:
                     node, path, "'${' begins a variable: write ${NAME}, ${NAME:-default} or $${"
                 )
                 return match[0]
-            value = self._environ.get(name[1])
+            value = environ.get(name[1])
             if name[2] is not None and not value:
                 return name[2]
             if value is None:

@@ -78,14 +78,14 @@ class RequestRetried:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestQueued:
-    """A request has waited in the pool's queue, or was not let in.
+    """A request has waited in the pool's queue or was not let in, or for its turn to be repeated.
 
     Attributes:
         pool: Name of the pool.
         method: Request method.
         path: Raw request path.
         waited: Seconds.
-        error: `QueueFull`, `QueueTimeout`, or what else ended the wait; None: it has a backend.
+        error: `QueueFull`, `QueueTimeout`, or what else ended the wait; None: it goes on.
     """
 
     pool: str
@@ -151,6 +151,36 @@ class BackendsReplaced:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DiscoveryFailed:
+    """A pool's source of backends is away, or says what cannot be used; what was known holds.
+
+    Attributes:
+        pool: Name of the pool.
+        reason: Why, for the operator. May hold addresses.
+        failures: How often in a row, this one included.
+        pause: Seconds until the source is asked again.
+    """
+
+    pool: str
+    reason: str
+    failures: int
+    pause: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscoveryRecovered:
+    """A pool's source of backends is back.
+
+    Attributes:
+        pool: Name of the pool.
+        failures: How often in a row it had failed.
+    """
+
+    pool: str
+    failures: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reloaded:
     """A configuration file was read again.
 
@@ -164,7 +194,7 @@ class Reloaded:
 
 
 #: What a pool has to say.
-PoolEvent = HealthChanged | IntentChanged | BackendsReplaced
+PoolEvent = HealthChanged | IntentChanged | BackendsReplaced | DiscoveryFailed | DiscoveryRecovered
 #: Everything but the end of requests.
 Event = PoolEvent | RequestRetried | RequestQueued | Reloaded
 

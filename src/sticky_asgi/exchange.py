@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -17,7 +17,7 @@ from starlette.types import Message, Receive, Send
 from .backend import BackendState
 from .client_body import ClientBody
 from .exceptions import ClientError, GatewayError, StaleConnection
-from .request import RawHeader
+from .request import RawHeaders
 from .upstream import UpstreamClient, UpstreamRequest, UpstreamResponse, UpstreamWebSocket
 
 #: Seconds between two looks at who is still waiting.
@@ -83,10 +83,11 @@ class ClientWatch:
 class Judge(Protocol):
     """Says what becomes of a backend's answer, or of its silence."""
 
-    def answered(self, response: UpstreamResponse | UpstreamWebSocket) -> Sequence[RawHeader]:
+    def answered(self, response: UpstreamResponse | UpstreamWebSocket) -> RawHeaders:
         """A response has come that may be passed on.
 
-        Returns headers to add, or raises an `UpstreamError` to have the response discarded.
+        Returns the header section for the client, a list of its own, or raises an `UpstreamError`
+        to have the response discarded.
         """
         ...
 

@@ -61,7 +61,7 @@ class HttpExchange(Exchange):
                 raise
             response = await client.send(request, fresh=True)
         try:
-            await self.start(response.status, [*response.headers, *judge.answered(response)])
+            await self.start(response.status, judge.answered(response))
             is_last = False
             while not is_last:
                 piece = await response.read()

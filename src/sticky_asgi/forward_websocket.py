@@ -115,7 +115,7 @@ class WebSocketExchange(Exchange):
         self._is_cut_off = False
         answer = await client.open_websocket(request)
         try:
-            headers = [*answer.headers, *judge.answered(answer)]
+            headers = judge.answered(answer)
             if isinstance(answer, UpstreamWebSocket):
                 await self.accept(answer.subprotocol, headers)
                 await self._relay(answer)

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from starlette.types import Receive, Scope, Send
 
-from .call import Call, forget_frames
+from .call import Call
 from .error_response import ErrorResponse, can_refuse, default_error_response, send_error
 from .events import (
     EventListener,
@@ -37,6 +37,7 @@ from .lifespan import serve_lifespan
 from .pool import Pool
 from .routes import Route, Routes, RouteTable
 from .runtime import Runtimes
+from .tracebacks import forget_frames
 from .trusted_proxies import TrustedProxies
 from .upstream import (
     check_transport,
@@ -93,6 +94,7 @@ class Gateway:
         self._table = _checked(pools)
         self._readers: dict[Pool, tuple[HeadReader, tuple[object, ...]]] = {}
         self._runtimes = Runtimes(lambda: self.pools)
+        self._was_ready = False
         self._observe_pools()
         self._entered: WeakKeyDictionary[asyncio.AbstractEventLoop, list[AsyncExitStack]] = (
             WeakKeyDictionary()
@@ -108,11 +110,21 @@ class Gateway:
         """The pools that the routes lead to."""
         return self._table.pools
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether each pool knows its backends. Once they do, later failures change nothing: stale
+        backends are better than none.
+        """
+        if not self._was_ready:
+            self._was_ready = all(
+                pool.discovery is None or pool.watch_status.has_snapshot for pool in self.pools
+            )
+        return self._was_ready
+
     def replace_routes(self, pools: Routes) -> None:
         """Put other routes in force, at once; what is under way ends as it began.
 
-        Call it in the event loop that serves. Raises as the constructor does, and then nothing
-        has changed.
+        Any thread may call it. Raises as the constructor does, and then nothing has changed.
         """
         self._table = _checked(pools)
         self._readers = {}

@@ -2,34 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from .backend import BackendState, Intent
 
 
-def groups_of(
-    states: Iterable[BackendState], *, ignore_health: bool = False
-) -> tuple[tuple[BackendState, ...], ...]:
-    """Those that may be used, in groups: nobody of one is asked while the one before has somebody.
+class Groups:
+    """Those of a pool that may be used, in groups; as it was when it was made.
 
-    First those that take new sessions, by priority; then those that only keep the ones they have
-    (draining, or of weight 0), by priority too: rather them than nobody.
+    Nobody of one group is asked while the one before has somebody. First come those that take new
+    sessions, by priority; then those that only keep the ones they have (draining, or of weight 0),
+    by priority too: rather them than nobody.
 
     Args:
         states: The pool's backends.
-        ignore_health: Whether to take everybody for healthy.
+        panics: Whether everybody is taken for healthy when nobody is.
+
+    Attributes:
+        first: The first group; empty if nobody can be used.
+        panics: Whether that is so now.
+        has_limits: Whether any of the pool's backends has `max_requests`.
     """
-    if ignore_health:
-        usable = [state for state in states if state.intent is not Intent.DOWN]
-    else:
-        usable = [state for state in states if state.keeps_sessions]
-    takers = [s for s in usable if s.intent is Intent.ACTIVE and s.backend.weight > 0]
-    keepers = [s for s in usable if not (s.intent is Intent.ACTIVE and s.backend.weight > 0)]
-    return (*_by_priority(takers), *_by_priority(keepers))
+
+    __slots__ = ("_groups", "first", "has_limits", "panics")
+
+    def __init__(self, states: Collection[BackendState], *, panics: bool) -> None:
+        groups = _groups_of(state for state in states if state.keeps_sessions)
+        self.panics = False
+        if not groups and panics:
+            groups = _groups_of(state for state in states if state.intent is not Intent.DOWN)
+            self.panics = bool(groups)
+        self._groups = groups
+        self.first: tuple[BackendState, ...] = groups[0] if groups else ()
+        self.has_limits = any(state.backend.max_requests is not None for state in states)
+
+    def without(self, exclude: Collection[str]) -> tuple[BackendState, ...]:
+        """The first group that has anybody besides these: the others of it."""
+        for group in self._groups:
+            left = tuple(state for state in group if state.id not in exclude)
+            if left:
+                return left
+        return ()
+
+    def __repr__(self) -> str:
+        return f"<Groups of {', '.join(str(len(group)) for group in self._groups) or 'nobody'}>"
 
 
-def _by_priority(states: list[BackendState]) -> Iterable[tuple[BackendState, ...]]:
-    by_priority: dict[int, list[BackendState]] = {}
-    for state in states:
-        by_priority.setdefault(state.backend.priority, []).append(state)
-    return [tuple(by_priority[priority]) for priority in sorted(by_priority)]
+def _groups_of(usable: Iterable[BackendState]) -> list[tuple[BackendState, ...]]:
+    takers: dict[int, list[BackendState]] = {}
+    keepers: dict[int, list[BackendState]] = {}
+    for state in usable:
+        backend = state.backend
+        takes = state.intent is Intent.ACTIVE and backend.weight > 0
+        (takers if takes else keepers).setdefault(backend.priority, []).append(state)
+    return [tuple(found[priority]) for found in (takers, keepers) for priority in sorted(found)]

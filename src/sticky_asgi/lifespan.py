@@ -32,7 +32,8 @@ async def serve_lifespan(
 
     The start-up message is received here and replayed to the application; what the application
     says last is held back until the resources are closed. A failure on either side is said in so
-    many words: an exception alone would be taken for a lack of lifespan support, and served anyway.
+    many words and then raised: an exception alone would be taken for a lack of lifespan support,
+    and served anyway.
 
     Args:
         resources: Entered before the application starts, left after it has stopped.
@@ -40,6 +41,9 @@ async def serve_lifespan(
         receive: The server's receive.
         send: The server's send.
         app: The application inside, if there is one. It need not support lifespan.
+
+    Raises:
+        Exception: What has failed, after it was said.
     """
     await receive()
     stage = "startup"
@@ -53,6 +57,8 @@ async def serve_lifespan(
         # What the application has said is passed on as it said it.
         said = str(exc) if isinstance(exc, LifespanFailed) else f"{type(exc).__name__}: {exc}"
         await send({"type": f"lifespan.{stage}.failed", "message": said})
+        # As Starlette does: servers take no more notice of it, test clients pass it on.
+        raise
     else:
         await send({"type": "lifespan.shutdown.complete"})
 

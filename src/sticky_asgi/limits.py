@@ -13,7 +13,8 @@ class Limits:
 
     Args:
         queue: Requests that may wait while backends are at `max_requests`. Default 100; the next
-            one is answered 503 with Retry-After. 0: nobody waits.
+            one is answered 503 with Retry-After. 0: nobody waits. As many may wait until the retry
+            budget has room for them.
         queue_timeout: Seconds a request waits at most. Default 5. A visitor who waited that long
             for a particular backend then goes to another one, if `on_lost` lets it; the others
             get 503.

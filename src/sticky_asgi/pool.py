@@ -16,11 +16,19 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 from weakref import WeakSet
 
-from .affinity import Affinity, AffinityStatus, OnLost, Resolution
+from .affinity import (
+    Affinity,
+    AffinityStatus,
+    AnnotatedCookie,
+    CookieSettings,
+    OnLost,
+    Resolution,
+    SignedCookie,
+)
 from .backend import Backend, BackendState, Health, Intent
 from .balancers import Balancer, RoundRobin
 from .checks import check_object, check_type, is_amount
-from .events import BackendsReplaced, HealthChanged, IntentChanged, PoolEvent
+from .events import BackendsReplaced, HealthChanged, PoolEvent
 from .exceptions import (
     AffinityRejected,
     BackendsBusy,
@@ -29,7 +37,7 @@ from .exceptions import (
     UnwantedStatus,
     UpstreamError,
 )
-from .groups import groups_of
+from .groups import Groups
 from .health import (
     NOT_CHECKED,
     CheckResult,
@@ -37,12 +45,15 @@ from .health import (
     HealthCheck,
     HealthKeeper,
     Schedule,
-    drain_wish,
+    take_drain_wish,
 )
+from .intents import IntentKeeper
 from .lease import Lease
 from .limits import Limits
 from .request import RawHeader, RawHeaders, RequestInfo
-from .retries import Retry, RetryBudget
+from .retries import Retry
+from .retry_budget import RetryBudget
+from .snapshot import Discovery, Snapshot, WatchOptions, WatchStatus
 from .timeouts import Timeouts
 from .tls import TLS
 from .waiting_queue import Waiter, WaitingQueue
@@ -67,10 +78,14 @@ class Pool:
     Args:
         name: The pool's name: in logs, in the affinity cookie's default name and in its salt.
         backends: URLs or `Backend` objects, with distinct ids. The order matters to nobody.
+        discovery: Where the backends come from instead, such as `KubernetesService("web")`. They
+            are followed as long as the gateway's lifespan lasts.
+        watch: How the source is followed. Default `WatchOptions()`.
         balancer: Chooses a backend for a new session. Default `RoundRobin()`. One object serves
             one pool.
-        affinity: Remembers which backend a visitor belongs to, as `SignedCookie` does. Default
-            None: every request is a new session.
+        affinity: Remembers which backend a visitor belongs to, as `SignedCookie` does;
+            `AnnotatedCookie` as the source of the backends says. Default None: every request is a
+            new session.
         retry: When a failed attempt is repeated. Default `Retry()`; None: never.
         timeouts: Default `Timeouts()`.
         limits: Default `Limits()`.
@@ -85,8 +100,8 @@ class Pool:
         panic: What happens when nobody can be used: `"none"` (default) answers 503, `"all"` takes
             everybody for healthy.
         drain_header: Whether any response with `Sticky-Drain: 1` means that its backend wants no
-            new sessions, until `Sticky-Drain: 0` or until a check passes without it. Default
-            False: only responses to checks are looked at.
+            new sessions, until `Sticky-Drain: 0` or until a check passes without it. Visitors do
+            not get to see it. Default False: only responses to checks are looked at.
         transport: An `httpx.AsyncBaseTransport` (httpx2's works too) that carries the requests
             instead of the gateway's own HTTP/1.1 transport. `timeouts` are handed to it as httpx
             does; `tls` and keep-alive are its own business. You close it. WebSockets pass it by:
@@ -97,8 +112,9 @@ class Pool:
             `time.monotonic`; tests have others.
 
     Raises:
-        ValueError: A bad name, two backends of one id, an unknown `host` or `panic`, a
-            `slow_start` that is no time.
+        ValueError: A bad name, neither backends nor discovery, or both, two backends of one id, an
+            unknown `host` or `panic`, a `slow_start` that is no time, an `AnnotatedCookie`
+            without discovery.
         TypeError: An argument that is not what it should be.
     """
 
@@ -106,15 +122,17 @@ class Pool:
     # be looked up in a dictionary, many times a request.
     __slots__ = (
         "__weakref__",
+        "_annotated",
         "_backends",
         "_clock",
+        "_cookie_settings",
         "_departed",
         "_fault_statuses",
         "_groups",
-        "_has_limits",
+        "_has_panicked",
+        "_intents",
         "_keeper",
         "_on_lost",
-        "_panics",
         "_queue",
         "_states",
         "_strip",
@@ -122,6 +140,7 @@ class Pool:
         "announces",
         "balancer",
         "clock",
+        "discovery",
         "drain_header",
         "ejection",
         "followers",
@@ -143,16 +162,20 @@ class Pool:
         "tls",
         "transport",
         "version",
+        "watch",
+        "watch_status",
         "websocket",
     )
 
     def __init__(
         self,
         name: str,
-        backends: Iterable[str | Backend],
+        backends: Iterable[str | Backend] | None = None,
         *,
+        discovery: Discovery | None = None,
+        watch: WatchOptions = WatchOptions(),
         balancer: Balancer | None = None,
-        affinity: Affinity | None = None,
+        affinity: Affinity | AnnotatedCookie | None = None,
         retry: Retry | None = Retry(),
         timeouts: Timeouts = Timeouts(),
         limits: Limits = Limits(),
@@ -180,7 +203,16 @@ class Pool:
                 f"slow_start must be a positive number of seconds or None, got {slow_start!r}"
             )
         check_object("balancer", balancer, "pick")
-        check_object("affinity", affinity, "resolve", "issue")
+        if (backends is None) == (discovery is None):
+            raise ValueError(f"pool {name!r} takes either backends or discovery")
+        check_object("discovery", discovery, "watch")
+        check_type("watch", watch, WatchOptions)
+        if not isinstance(affinity, AnnotatedCookie):
+            check_object("affinity", affinity, "resolve", "issue")
+        elif discovery is None:
+            raise ValueError(
+                "affinity must be a SignedCookie without discovery: there is nobody to annotate it"
+            )
         check_type("retry", retry, Retry, None)
         check_type("timeouts", timeouts, Timeouts)
         check_type("limits", limits, Limits)
@@ -197,6 +229,9 @@ class Pool:
         self.tls = tls
         self.websocket = websocket
         self.transport = transport
+        self.discovery = discovery
+        self.watch = watch
+        self.watch_status = WatchStatus()
         self.host: Literal["pass", "backend"] = host
         self.clock = clock
         self.health_check = health_check
@@ -209,21 +244,24 @@ class Pool:
         #: Called when a check may be due earlier: other backends or policies, or one was ejected.
         self.followers: set[Callable[[], object]] = set()
         self._keeper = HealthKeeper(self._turn, self._changed, clock)
+        self._intents = IntentKeeper(name, self._intents_changed, self.tell)
         self.in_flight = 0
         self.version = 0
         #: Rises whenever another pool's policies are adopted.
         self.policies_version = 0
-        self._use_affinity(affinity)
+        self._annotated: AnnotatedCookie | None = None
+        self._cookie_settings: CookieSettings | None = None
+        self._declare_affinity(affinity)
         #: Told of every change, for as long as they live.
         self.observers: WeakSet[PoolObserver] = WeakSet()
         self._states: dict[str, BackendState] = {}
         self._departed: dict[str, BackendState] = {}
         self._queue = WaitingQueue(self._lease_for)
         self._backends: tuple[Backend, ...] = ()
-        self._groups: tuple[tuple[BackendState, ...], ...] | None = None
-        self._panics = False
+        self._groups: Groups | None = None
+        self._has_panicked = False
         self._use_health_policies()
-        self.replace(backends)
+        self.replace(backends or ())
 
     # The set of backends.
 
@@ -262,26 +300,43 @@ class Pool:
         Raises:
             ValueError: Two backends of one id; then nothing has changed.
         """
-        self._replace(backends, {})
+        self._replace(_snapshot_of(backends), {})
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """Put in force what the pool's source says, at once and as a whole.
+
+        As `replace`, and what the source wishes for backends and for the cookie as well.
+
+        Raises:
+            ValueError: The cookie's settings do not go together with the pool's own; everything
+                else is in force then, and the cookie is what it was.
+        """
+        self._replace(snapshot.backends, {}, snapshot.intents)
+        self.watch_status.has_snapshot = True
+        self._use_settings(snapshot.affinity)
 
     def _replace(
-        self, backends: Iterable[str | Backend], new_states: Mapping[str, BackendState]
+        self,
+        snapshot: tuple[Backend, ...],
+        new_states: Mapping[str, BackendState],
+        intents: Mapping[str, Intent] | None = None,
     ) -> None:
-        snapshot = _snapshot_of(backends)
-        twice = [key for key, n in Counter(backend.id for backend in snapshot).items() if n > 1]
-        if twice:
-            raise ValueError(f"pool {self.name!r} has two backends with the id {twice[0]!r}")
+        if len({backend.id for backend in snapshot}) < len(snapshot):
+            counts = Counter(backend.id for backend in snapshot)
+            twice = next(key for key, count in counts.items() if count > 1)
+            raise ValueError(f"pool {self.name!r} has two backends with the id {twice!r}")
         previous = self._states
         self._states = {
             backend.id: self._state_of(backend, new_states.get(backend.id)) for backend in snapshot
         }
+        if intents is not None:
+            self._intents.discover(self._states.values(), intents)
         for key, state in previous.items():
             if key in self._states:
                 continue
             # Its requests are counted on, but what was wished for it went with it.
-            state.intent, state.health = Intent.ACTIVE, Health.UNKNOWN
-            state.drain_until = None
-            state.wishes_drain = state.drained_itself = False
+            self._intents.forget(state)
+            state.health = Health.UNKNOWN
             state.faults = 0
             if state.in_flight:
                 self._departed[key] = state
@@ -292,7 +347,7 @@ class Pool:
         added = tuple(key for key in self._states if key not in previous)
         removed = tuple(key for key in previous if key not in self._states)
         if added or removed:
-            self._tell(BackendsReplaced(pool=self.name, added=added, removed=removed))
+            self.tell(BackendsReplaced(pool=self.name, added=added, removed=removed))
         self._tell_followers()
 
     def adopt(self, other: Pool) -> None:
@@ -316,12 +371,53 @@ class Pool:
         self.slow_start = other.slow_start
         self.panic = other.panic
         if self.drain_header and not other.drain_header:
-            self._forget_wishes("its header is not read any more")
+            self._intents.forget_wishes(self._states.values(), "its header is not read any more")
         self.drain_header = other.drain_header
-        self._use_affinity(other.affinity)
+        self._adopt_discovery(other)
+        self._declare_affinity(other._annotated or other.affinity)
         self._use_health_policies()
         self.policies_version += 1
-        self._replace(other.backends, other._states)
+        if other.discovery is None:
+            self._replace(other.backends, other._states, {})
+        else:
+            # Until the new source has spoken, what is known stays in force.
+            self._replace(self.backends, {})
+
+    def _adopt_discovery(self, other: Pool) -> None:
+        self.watch = other.watch
+        if other.discovery == self.discovery:
+            return  # The watch goes on.
+        self.discovery = other.discovery
+        status, self.watch_status = self.watch_status, WatchStatus()
+        # Stale backends are better than none, and no reason to be not ready.
+        self.watch_status.has_snapshot = status.has_snapshot or bool(self._states)
+
+    def _declare_affinity(self, affinity: Affinity | AnnotatedCookie | None) -> None:
+        """Put in force the affinity that the program, or the file, has set."""
+        if isinstance(affinity, AnnotatedCookie):
+            self._annotated = affinity
+            affinity = affinity.make(self._cookie_settings)
+        else:
+            self._annotated = None
+        self._use_affinity(affinity)
+
+    def _use_settings(self, settings: CookieSettings | None) -> None:
+        """Put in force what the source says of affinity, if it has a say."""
+        if self._annotated is None or settings == self._cookie_settings:
+            return
+        cookie = self._annotated.make(settings)
+        self._cookie_settings = settings
+        before = self._cookie_name()
+        self._use_affinity(cookie)
+        self.policies_version += 1
+        after = self._cookie_name()
+        logger.info("pool %s: affinity cookie: %s", self.name, after or "none")
+        if before is not None and before != after:
+            logger.warning("pool %s: sessions of the cookie %s are dropped", self.name, before)
+
+    def _cookie_name(self) -> str | None:
+        cookie = self.affinity
+        return cookie.cookie_name(self) if isinstance(cookie, SignedCookie) else None
 
     def _use_affinity(self, affinity: Affinity | None) -> None:
         self.affinity = affinity
@@ -348,7 +444,8 @@ class Pool:
         state = self._states.get(backend.id) or self._departed.pop(backend.id, None)
         if state is None:
             return new or BackendState(backend)
-        state.use(backend)
+        if state.backend is not backend:
+            state.use(backend)
         return state
 
     def add(self, backend: str | Backend) -> Backend:
@@ -381,7 +478,7 @@ class Pool:
         """
         if deadline is not None and not (is_amount(deadline) and deadline >= 0):
             raise ValueError(f"deadline must be a number of seconds or None, got {deadline!r}")
-        self._set_intent(
+        self._intents.wish(
             self[backend_id],
             Intent.DRAINING,
             until=None if deadline is None else self.clock() + deadline,
@@ -394,37 +491,18 @@ class Pool:
     def set_intent(self, backend_id: str, intent: Intent) -> None:
         """Say what is wished for a backend: active, draining or down. Raises KeyError."""
         check_type("intent", intent, Intent)
-        self._set_intent(self[backend_id], intent)
+        self._intents.wish(self[backend_id], intent)
 
     def end_drain(self, state: BackendState) -> None:
         """The deadline of a drain has passed: take the backend out of service."""
-        if state.intent is Intent.DRAINING:
-            self._set_intent(
-                state, Intent.DOWN, until=state.drain_until, reason="its drain has ended"
-            )
+        self._intents.end_drain(state)
 
-    def _set_intent(
-        self, state: BackendState, intent: Intent, *, until: float | None = None, reason: str = ""
-    ) -> None:
-        before, until_then = state.intent, state.drain_until
-        state.intent, state.drain_until = intent, until
-        state.drained_itself = False
+    def _intents_changed(self) -> None:
         self._keeper.follow_intents()
         self._changed()
-        if (before, until_then) == (intent, until):
-            return
-        self._tell(
-            IntentChanged(
-                pool=self.name,
-                backend=state.id,
-                before=before,
-                after=intent,
-                until=until,
-                reason=reason,
-            )
-        )
 
-    def _tell(self, event: PoolEvent) -> None:
+    def tell(self, event: PoolEvent) -> None:
+        """Tell everyone who observes the pool."""
         for observer in tuple(self.observers):
             observer.observe(self, event)
 
@@ -452,18 +530,23 @@ class Pool:
         self._keeper.end_checks()
         if not self._keeper.is_checked:
             self.schedule.clear()
-            self._forget_wishes("no checks any more")
+            self._intents.forget_wishes(self._states.values(), "no checks any more")
 
     def observe_check(self, state: BackendState, result: CheckResult) -> None:
         """An active check of a backend has ended."""
         if self._states.get(state.id) is not state:
             return
         if result.passed and result.drains is not None:
-            self._observe_wish(state, result.drains, result.reason)
+            self._intents.observe_wish(state, result.drains, result.reason)
         self._keeper.observe_check(state, result)
 
     def observe_failure(
-        self, state: BackendState, error: UpstreamError, *, took: float = 0
+        self,
+        state: BackendState,
+        error: UpstreamError,
+        *,
+        took: float = 0,
+        is_counted: bool = False,
     ) -> None:
         """A request has failed, and its backend is to blame.
 
@@ -472,18 +555,29 @@ class Pool:
             error: How.
             took: Seconds since it was sent there: one from before the backend came back says
                 nothing of it any more.
+            is_counted: Whether it counts already, for the status of its answer.
         """
         state.observe_failure()
         # A status is an answer: see `observe_answer`.
-        if not isinstance(error, UnwantedStatus):
+        if not is_counted and not isinstance(error, UnwantedStatus):
             self._observe_fault(state, str(error), took)
 
-    def observe_answer(self, state: BackendState, status: int) -> None:
-        """A backend has answered a request. To be told if it has `faults`, or of noted statuses."""
+    def observe_answer(self, state: BackendState, status: int, *, took: float = 0) -> bool:
+        """A backend has answered a request. To be told if it has `faults`, or of noted statuses.
+
+        Args:
+            state: The backend.
+            status: Of the answer.
+            took: Seconds since it was asked, as for `observe_failure`.
+
+        Returns:
+            Whether the request counts as failed, for its status.
+        """
         if status in self._fault_statuses:
-            self._observe_fault(state, f"status {status}")
-        else:
-            state.faults = 0
+            self._observe_fault(state, f"status {status}", took)
+            return True
+        self._keeper.observe_answer(state, took=took)
+        return False
 
     def _observe_fault(self, state: BackendState, reason: str, took: float = 0) -> None:
         before = state.health
@@ -493,45 +587,31 @@ class Pool:
             self.schedule.hasten(state, self.clock(), self.health_check)
             self._tell_followers()
 
-    def observe_headers(self, state: BackendState, headers: RawHeaders) -> None:
-        """A backend has answered a request, and its header may say whether it is to be drained."""
-        wish = drain_wish(headers)
+    def observe_headers(self, state: BackendState, headers: RawHeaders) -> RawHeaders:
+        """A backend has answered a request, and its header may say whether it is to be drained.
+
+        Returns:
+            What of the header is for the visitor.
+        """
+        wish, rest = take_drain_wish(headers)
         if wish is not None and self._states.get(state.id) is state:
-            self._observe_wish(state, wish, "a response")
+            self._intents.observe_wish(state, wish, "a response")
+        return rest
 
-    def _observe_wish(self, state: BackendState, drains: bool, reason: str) -> None:
-        """A backend says whether it wants new sessions. Nothing an operator wished is undone."""
-        if drains is state.wishes_drain:
-            return
-        state.wishes_drain = drains
-        if drains and state.intent is Intent.ACTIVE:
-            logger.info("pool %s: backend %s drains itself: %s", self.name, state.id, reason)
-            self._set_intent(state, Intent.DRAINING, reason=reason)
-            state.drained_itself = True
-        elif not drains and state.drained_itself:
-            logger.info("pool %s: backend %s takes sessions again", self.name, state.id)
-            self._set_intent(state, Intent.ACTIVE, reason=reason)
-
-    def _forget_wishes(self, reason: str) -> None:
-        """Nobody hears any more whether backends want new sessions."""
-        for state in self._states.values():
-            if state.drained_itself:
-                self._observe_wish(state, False, reason)
-
-    def _turn(self, state: BackendState, health: Health, reason: str) -> None:
+    def _turn(self, state: BackendState, health: Health, reason: str, is_news: bool) -> None:
         """Every change of health comes through here."""
         before = state.health
         if health is before:
             return
         state.health = health
         is_bad_news = health is Health.UNHEALTHY and reason != NOT_CHECKED
-        level = logging.WARNING if is_bad_news else logging.INFO
+        level = logging.WARNING if is_bad_news else logging.INFO if is_news else logging.DEBUG
         logger.log(level, "pool %s: backend %s is %s, was %s (%s)",
                    self.name, state.id, health.value, before.value, reason)  # fmt: skip
         if Health.UNHEALTHY in (before, health):
             # Else it can be used as before.
             self._changed()
-        self._tell(
+        self.tell(
             HealthChanged(
                 pool=self.name, backend=state.id, before=before, after=health, reason=reason
             )
@@ -547,20 +627,14 @@ class Pool:
         if self._queue:
             self._queue.serve()
 
-    def _form_groups(self) -> tuple[tuple[BackendState, ...], ...]:
+    def _form_groups(self) -> Groups:
         """Put down who may be chosen, until something changes."""
-        states = self._states.values()
-        groups = groups_of(states)
-        panics = not groups and self.panic == "all"
-        if panics:
-            groups = groups_of(states, ignore_health=True)
-            panics = bool(groups)
-        if panics and not self._panics:
+        groups = Groups(self._states.values(), panics=self.panic == "all")
+        if groups.panics and not self._has_panicked:
             logger.warning("pool %s: nobody is healthy, everybody is tried", self.name)
-        self._panics = panics
-        self._has_limits = any(state.backend.max_requests is not None for state in states)
-        self._groups = groups or ((),)
-        return self._groups
+        self._has_panicked = groups.panics
+        self._groups = groups
+        return groups
 
     # Affinity.
 
@@ -628,9 +702,8 @@ class Pool:
         """Whether a backend that seemed of no use to its visitors can be used after all."""
         if self._keeper.due is not None:
             self._keeper.advance()
-        if self._groups is None:
-            self._form_groups()
-        return state.keeps_sessions or (self._panics and state.intent is not Intent.DOWN)
+        groups = self._groups or self._form_groups()
+        return state.keeps_sessions or (groups.panics and state.intent is not Intent.DOWN)
 
     def _check_lost(self, request: RequestInfo, resolution: Resolution) -> None:
         status = resolution.status
@@ -646,10 +719,10 @@ class Pool:
         if self._keeper.due is not None:
             self._keeper.advance()
         groups = self._groups or self._form_groups()
-        usable = self._narrow(groups, exclude) if exclude else groups[0]
+        usable = groups.without(exclude) if exclude else groups.first
         if not usable:
             raise NoBackendAvailable(f"pool {self.name!r} has no backend for this request")
-        if not self._has_limits:
+        if not groups.has_limits:
             return usable
         free = tuple(state for state in usable if not state.is_full)
         if not free:
@@ -663,20 +736,10 @@ class Pool:
             AffinityStatus.MOVED,
             AffinityStatus.LOST,
         )
-        return may_move and any(
-            not state.is_full
-            for state in self._narrow(self._groups or self._form_groups(), exclude)
-        )
-
-    @staticmethod
-    def _narrow(
-        groups: tuple[tuple[BackendState, ...], ...], exclude: Collection[str]
-    ) -> tuple[BackendState, ...]:
-        for group in groups:
-            left = tuple(state for state in group if state.id not in exclude)
-            if left:
-                return left
-        return ()
+        if not may_move:
+            return False
+        groups = self._groups or self._form_groups()
+        return any(not state.is_full for state in groups.without(exclude))
 
     def lease(self, state: BackendState) -> Lease:
         """Count a request against a backend until the lease is released; a context manager."""
@@ -731,7 +794,9 @@ class Pool:
         )
         held = ", ".join(f"{n} {word}" for word, n in sorted(counts.items())) or "empty"
         waiting = f", {self.queued} queued" if self._queue else ""
-        return f"<Pool {self.name} [{held} | {self.in_flight} in flight{waiting}]>"
+        error = self.watch_status.error
+        trouble = f" | discovery: {error}" if error is not None else ""
+        return f"<Pool {self.name} [{held} | {self.in_flight} in flight{waiting}{trouble}]>"
 
 
 def _snapshot_of(backends: Iterable[str | Backend]) -> tuple[Backend, ...]:

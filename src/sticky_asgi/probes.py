@@ -12,13 +12,16 @@ import logging
 import math
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Any
 
 from .backend import Backend, BackendState
 from .exceptions import UpstreamError
 from .health import CheckResult, HealthCheck
 from .pool import Pool
 from .request import RawHeaders
+from .tracebacks import forget_frames
 from .upstream import Clients, UpstreamClient, UpstreamRequest, UpstreamResponse
+from .user_checks import GRACE, UserChecks
 
 logger = logging.getLogger("sticky_asgi")
 
@@ -46,7 +49,8 @@ class Prober:
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
-        #: The last exceptions of the user's own check, by backend.
+        self._user_checks = UserChecks()
+        #: The last exceptions of somebody else's code, by backend.
         self._raised: dict[str, str] = {}
         self._check: HealthCheck | None = None
         self._version = -1
@@ -126,36 +130,24 @@ class Prober:
         """What a check comes to; None if it could not be made, and no backend is to blame."""
         timeout = asyncio.timeout(check.timeout)
         try:
+            if check.check is not None:
+                result = await self._user_checks.make(backend, check)
+                self._raised.pop(backend.id, None)
+                return result
             async with timeout:
-                if check.check is not None:
-                    return await self._ask_user(check, backend)
                 client = self._clients.get(self.pool, backend)
                 if check.tcp:
                     await client.reach()
                     return CheckResult(True, "connected", drains=None)
                 return await ask(client, check, self._request(backend, check))
         except UpstreamError as exc:
+            forget_frames(exc)
             return CheckResult(False, str(exc)) if exc.side == "backend" else None
-        except asyncio.CancelledError as exc:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            # Something that the user's own check has waited for was cancelled.
-            self._log_once(backend, exc)
-            return CheckResult(False, "was cancelled")
         except Exception as exc:
             if timeout.expired():
                 return CheckResult(False, f"not within {check.timeout:g} seconds")
             self._log_once(backend, exc)
             return CheckResult(False, f"raised {type(exc).__name__}")
-
-    async def _ask_user(self, check: HealthCheck, backend: Backend) -> CheckResult:
-        assert check.check is not None
-        answer = await check.check(backend)
-        if answer is not True and answer is not False:
-            raise TypeError(f"a health check must return True or False, got {answer!r}")
-        self._raised.pop(backend.id, None)
-        return CheckResult(answer, "passed" if answer else "not passed", drains=None)
 
     def _log_once(self, backend: Backend, exc: BaseException) -> None:
         """Say what is wrong with somebody's code, but not again with every check."""
@@ -178,12 +170,16 @@ class Prober:
         return UpstreamRequest(check.method, check.path.encode("ascii"), headers)
 
     async def aclose(self) -> None:
-        """Make no more checks; those under way are broken off."""
+        """Make no more checks; those under way are broken off. That takes a second at most."""
         self.pool.followers.discard(self._wake_up)
-        tasks = {self._task, *self._running}
+        tasks: set[asyncio.Task[Any]] = {self._task, *self._running, *self._user_checks.tasks}
         for task in tasks:
             task.cancel()
-        await asyncio.wait(tasks)
+        _, left = await asyncio.wait(tasks, timeout=GRACE)
+        if left:
+            names = sorted(task.get_name() for task in left)
+            logger.warning("%r: %d tasks go on though they were cancelled, such as %s",
+                           self, len(names), names[0])  # fmt: skip
         if self._check is not None:
             self._check = None
             self.pool.end_checks()

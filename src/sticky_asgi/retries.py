@@ -38,6 +38,7 @@ class Retry:
             `{502, 503}` visitors do not see a backend that is shutting down.
         budget_ratio: Share of the pool's active requests that may be repeats at one time. Default
             0.2, Envoy's `budget_percent`: so a dying pool is not hammered by three times its load.
+            Beyond it a request waits for its turn, within `Limits.queue` and `queue_timeout`.
         budget_min: Repeats that may be active whatever the share says. Default 3, Envoy's
             `min_retry_concurrency`: so a quiet pool has repeats at all.
         backoff: Seconds to wait before a backend that has refused the connection gets the request
@@ -167,61 +168,6 @@ class Retry:
 
     def _has_another_try(self, attempt: int, replayable: bool, response_started: bool) -> bool:
         return replayable and not response_started and attempt <= self.attempts
-
-
-class RetryBudget:
-    """How many repeats a pool may have in flight at one time.
-
-    When a backend dies, a few repeats save its visitors; when the pool dies, repeats of
-    everything are what keeps it down. So repeats are bounded by a share of what is active now.
-
-    Args:
-        retry: Where `budget_ratio` and `budget_min` are read.
-
-    Source: Envoy's retry budget (`cluster.CircuitBreakers.Thresholds.RetryBudget`).
-    """
-
-    __slots__ = ("_in_flight", "retry")
-
-    def __init__(self, retry: Retry) -> None:
-        self.retry = retry
-        self._in_flight = 0
-
-    @property
-    def in_flight(self) -> int:
-        """Repeats that have started and not finished."""
-        return self._in_flight
-
-    def start(self, active: int) -> bool:
-        """Count one more repeat, if there may be one.
-
-        Args:
-            active: Requests that the pool has accepted and not finished, the one to be repeated
-                included.
-
-        Returns:
-            Whether it may go ahead: then `finish()` must follow, exactly once.
-        """
-        if self._in_flight >= max(self.retry.budget_min, int(self.retry.budget_ratio * active)):
-            return False
-        self._in_flight += 1
-        return True
-
-    def finish(self) -> None:
-        """Count a repeat as ended, however it ended.
-
-        Raises:
-            RuntimeError: No repeat is in flight.
-        """
-        if not self._in_flight:
-            raise RuntimeError("finish() without a start() that returned True")
-        self._in_flight -= 1
-
-    def __repr__(self) -> str:
-        return (
-            f"<{type(self).__name__} {self._in_flight} in flight, "
-            f"limit {self.retry.budget_ratio:.0%} or {self.retry.budget_min}>"
-        )
 
 
 def _statuses(values: Collection[int]) -> frozenset[int]:

@@ -1,5 +1,5 @@
 """What a gateway holds in each event loop: upstream clients, a watch over the clients that wait,
-health checks, and in-process backends' lifespans.
+health checks, sources of backends, and in-process backends' lifespans.
 
 Nothing is made before an event loop runs, so a gateway can be built at import, survive a fork, and
 serve several loops.
@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from weakref import WeakKeyDictionary
 
 from .backend import BackendState, Intent
+from .discovery.watcher import Watchers
 from .exceptions import DrainEnded
 from .exchange import ClientWatch
 from .lifespan import run_lifespan
@@ -56,7 +57,8 @@ class Runtimes:
             self._has_warned = True
             logger.warning(
                 "the gateway was not started by a lifespan: it starts with its first request, "
-                "makes no health checks, and in-process backends get no lifespan"
+                "makes no health checks, follows no discovery, and in-process backends get no "
+                "lifespan"
             )
 
     async def _guard(
@@ -98,10 +100,14 @@ class Runtimes:
             stack.push_async_callback(runtime.clients.aclose)
             runtime.probers = Probers(runtime.clients)
             stack.push_async_callback(runtime.probers.aclose)
+            runtime.watchers = Watchers()
+            stack.push_async_callback(runtime.watchers.aclose)
             self.expect_ends_of_drains()
             try:
                 if previous is not None and previous.guard is not None:
                     await previous.guard.aclose()
+                runtime.watchers.follow(self._pools())
+                await runtime.watchers.wait_for_start()
                 runtime.probers.follow(self._pools())
                 yield
             finally:
@@ -112,7 +118,7 @@ class Runtimes:
         if backend_id not in pool:
             return
         state = pool[backend_id]
-        if state.drain_until is None or state.intent is not Intent.DRAINING:
+        if state.drain_until is None or state.wished is not Intent.DRAINING:
             return
         for loop, runtime in list(self._by_loop.items()):
             # One that has ended serves nobody any more.
@@ -126,19 +132,19 @@ class Runtimes:
                 self.expect_end_of_drain(pool, state.id)
 
     def follow_routes(self) -> None:
-        """After a change of routes: close what no route of the running loop leads to any more,
-        and check the pools that some lead to now.
+        """After a change of routes: have each loop close what none of them leads to any more, and
+        check the pools that some lead to now. Any thread may call this.
         """
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            # Before the server runs there is nothing to close.
-            return
+        for loop in list(self._by_loop):
+            # One that has ended holds nothing any more.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._follow_routes, loop)
+
+    def _follow_routes(self, loop: asyncio.AbstractEventLoop) -> None:
         runtime = self._by_loop.get(loop)
+        # It may have been closed meanwhile.
         if runtime is not None:
-            runtime.clients.keep_only(self._pools())
-            if runtime.probers is not None:
-                runtime.probers.follow(self._pools())
+            runtime.follow(self._pools())
 
 
 class Runtime:
@@ -150,8 +156,19 @@ class Runtime:
         self.is_managed = is_managed
         #: None where no lifespan holds them.
         self.probers: Probers | None = None
+        self.watchers: Watchers | None = None
         self.guard: AsyncGenerator[None, None] | None = None
         self._drains: dict[BackendState, asyncio.TimerHandle] = {}
+
+    def follow(self, pools: tuple[Pool, ...]) -> None:
+        """Hold clients for these pools, check their backends and follow their sources; for no
+        others.
+        """
+        self.clients.keep_only(pools)
+        if self.probers is not None:
+            self.probers.follow(pools)
+        if self.watchers is not None:
+            self.watchers.follow(pools)
 
     def expect_end_of_drain(self, pool: Pool, state: BackendState) -> None:
         """End a backend's drain at its deadline, unless it is taken back or put off till then."""

@@ -24,12 +24,12 @@ from typing import Any, Literal
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.supervisors import Multiprocess
-from watchfiles import awatch
 
 from .access_log import AccessLog
 from .admin import StatusEndpoints
 from .config import Config, ConfigError, load, quick
 from .events import Reloaded, tell
+from .file_watch import LOOK_EVERY, watch_file
 from .lifespan import serve_lifespan
 from .stopping import Stopping
 
@@ -43,9 +43,6 @@ _STARTUP_FAILURE = 3
 
 #: New objects per collection of the youngest, and such collections per one of the older.
 _GC_THRESHOLDS = (10_000, 10, 10)
-
-#: Seconds after which the file is looked at even if nothing was heard of it.
-LOOK_EVERY = 5
 
 
 class ClientsFaults(logging.Filter):
@@ -185,7 +182,12 @@ class Service:
         admin = self.config.document.admin
         if admin is None:
             return None
-        return StatusEndpoints(admin.path, lambda: not self.stopping.has_begun)
+        return StatusEndpoints(admin.path, self._why_not_ready)
+
+    def _why_not_ready(self) -> str | None:
+        if self.stopping.has_begun:
+            return "stopping"
+        return None if self.gateway.is_ready else "waiting for backends"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -211,19 +213,20 @@ class Service:
     @asynccontextmanager
     async def _following(self, file: Path, loop: asyncio.AbstractEventLoop) -> AsyncIterator[None]:
         """Reload on SIGHUP and when the file changes."""
-        stop = asyncio.Event()
         # Only a main thread gets signals; elsewhere the file is watched all the same.
         with suppress(ValueError, RuntimeError, NotImplementedError):
             loop.add_signal_handler(signal.SIGHUP, self.reload)
         _release_hangups()
-        watcher = asyncio.create_task(self._follow(file, stop))
+        watcher = asyncio.create_task(self._follow(file))
         try:
             yield
         finally:
             with suppress(ValueError, RuntimeError, NotImplementedError):
                 loop.remove_signal_handler(signal.SIGHUP)
-            stop.set()
-            await watcher
+            watcher.cancel()
+            await asyncio.wait([watcher])
+            if not watcher.cancelled():
+                watcher.result()
 
     def reload(self) -> None:
         """Read the file again and put it in force, if it is right."""
@@ -247,28 +250,8 @@ class Service:
     def _tell_of_reload(self, error: Exception | None) -> None:
         tell(self.gateway.listeners.of_events, Reloaded(name=self.config.name, error=error))
 
-    async def _follow(self, file: Path, stop: asyncio.Event) -> None:
-        """Reload whenever the content changes; watching folders sees renames and links too."""
-        while not stop.is_set():
-            folders = _folders_of(file)
-            try:
-                # What the system does not tell, as of network drives, is found by looking.
-                async for _ in awatch(
-                    *folders,
-                    watch_filter=None,
-                    recursive=False,
-                    stop_event=stop,
-                    debounce=200,
-                    rust_timeout=LOOK_EVERY * 1000,
-                    yield_on_timeout=True,
-                ):
-                    self._reload_if_changed()
-                    if _folders_of(file) != folders:
-                        break
-            except OSError as exc:
-                logger.warning("%s cannot be watched now: %s", file, exc)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), LOOK_EVERY)
+    async def _follow(self, file: Path) -> None:
+        async for _ in watch_file(file):
             self._reload_if_changed()
 
     def _reload_if_changed(self) -> None:
@@ -284,11 +267,6 @@ class Service:
             return Path(self.settings.file).read_bytes()
         except OSError:
             return None
-
-
-def _folders_of(file: Path) -> set[Path]:
-    """Where changes show. Kubernetes links the file into a folder that it replaces."""
-    return {file.absolute().parent, file.resolve().parent}
 
 
 @contextmanager

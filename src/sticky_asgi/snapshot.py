@@ -120,3 +120,41 @@ class WatchOptions:
                 f"max_backoff must be at least min_backoff ({self.min_backoff:g}), "
                 f"got {self.max_backoff!r}"
             )
+
+
+class WatchStatus:
+    """How a pool gets on with its source.
+
+    Attributes:
+        has_snapshot: Whether there was a snapshot. What is in force may be older than the source's
+            present word, but it is the source's.
+        error: What is wrong now; None: nothing.
+        failures: Failures in a row.
+        failures_total: Failures since the pool was made.
+    """
+
+    __slots__ = ("error", "failures", "failures_total", "has_snapshot")
+
+    def __init__(self) -> None:
+        self.has_snapshot = False
+        self.error: str | None = None
+        self.failures = 0
+        self.failures_total = 0
+
+    def fail(self, reason: str) -> bool:
+        """Count a failure. Returns whether it is news: the last one had another reason."""
+        is_news = reason != self.error
+        self.error = reason
+        self.failures += 1
+        self.failures_total += 1
+        return is_news
+
+    def recover(self) -> int:
+        """All is well. Returns after how many failures in a row."""
+        failures, self.failures, self.error = self.failures, 0, None
+        return failures
+
+    def __repr__(self) -> str:
+        if self.error is not None:
+            return f"<WatchStatus failing: {self.error}>"
+        return f"<WatchStatus {'following' if self.has_snapshot else 'waiting'}>"

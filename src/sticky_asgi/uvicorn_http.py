@@ -52,6 +52,8 @@ class HttpToolsProtocol(_HttpToolsProtocol):
         """Let a WebSocket have the connection itself: it writes no heads."""
         self.transport = _released(self.transport)
         super().handle_websocket_upgrade()
+        # It calls back, and nobody tells this protocol when the connection is lost.
+        self.parser = None  # type: ignore[assignment]
         _end_refused(self.transport)
 
 

@@ -52,6 +52,8 @@ class Load:
         #: While this is true, no requests are made.
         self.is_resting = False
         self._free = deque(self.visitors)
+        #: How many requests `crowd` has made: theirs are numbered the other way.
+        self._crowded = 0
         self._visits: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
@@ -77,6 +79,19 @@ class Load:
         finally:
             for visitor in self.visitors:
                 visitor.leave()
+
+    async def crowd(self, wait: float) -> None:
+        """Have all visitors ask at one time, when the others are answered; for while it rests.
+
+        Args:
+            wait: Seconds that a replica is to take for an answer.
+        """
+        while self._visits:
+            await asyncio.wait(self._visits)
+        while self._free:
+            self._crowded += 1
+            self._start(self._return(self._free.popleft(), "GET", -self._crowded, wait))
+        await asyncio.wait(self._visits)
 
     async def _run(self) -> None:
         began, number = time.monotonic(), 0
@@ -110,8 +125,10 @@ class Load:
         if not task.cancelled() and self._failure is None:
             self._failure = task.exception()
 
-    async def _return(self, visitor: Visitor, method: str, number: int) -> None:
-        self.outcomes.append(await visitor.visit(method, number))
+    async def _return(
+        self, visitor: Visitor, method: str, number: int, wait: float | None = None
+    ) -> None:
+        self.outcomes.append(await visitor.visit(method, number, wait))
         self._free.append(visitor)
 
     async def _come_once(self, visitor: Visitor, method: str, number: int) -> None:

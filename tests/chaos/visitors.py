@@ -69,12 +69,13 @@ class Visitor:
         self._counts: dict[str, int] = {}
         self._lost_posts = 0
 
-    async def visit(self, method: str, number: int) -> Outcome:
-        """Make one request and check the answer."""
+    async def visit(self, method: str, number: int, wait: float | None = None) -> Outcome:
+        """Make one request and check the answer; `wait` is for this one only."""
         began = time.monotonic()
+        wait = self.wait if wait is None else wait
         headers = {"x-session": self.name}
         # Not among the fields: with them alike, the gateway may remember what it made of them.
-        target = f"/session?wait={self.wait}&number={number}"
+        target = f"/session?wait={wait}&number={number}"
         if self._cookies:
             headers["Cookie"] = "; ".join(f"{key}={value}" for key, value in self._cookies.items())
         status: int | None = None

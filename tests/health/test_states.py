@@ -13,6 +13,7 @@ from sticky_asgi import (
     Backend,
     BackendState,
     ConnectError,
+    ConnectionLost,
     Ejection,
     Health,
     HealthCheck,
@@ -190,10 +191,48 @@ def test_every_change_has_a_reason(caplog: pytest.LogCaptureFixture) -> None:
         ("b", UNKNOWN, HEALTHY, "set by hand"),
         ("b", HEALTHY, UNHEALTHY, "too hot"),
     ]
-    assert [(record.levelname, record.message) for record in caplog.records][1:3] == [
+    assert [(record.levelname, record.message) for record in caplog.records][:2] == [
         ("WARNING", "pool shop: backend a is unhealthy, was healthy (check: status 503)"),
         ("INFO", "pool shop: backend a is healthy, was unhealthy (check: status 200)"),
     ]
+
+
+def test_the_log_is_not_filled_with_backends_that_are_well(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "sticky_asgi")
+    made, _ = pool("abcdef", checked=True)
+    for id in "abcd":
+        check(made, PASS, id=id)
+    assert len(made.changes) == 4, "listeners are told"
+    assert not caplog.records
+    check(made, FAIL, id="e")
+    fail(made, "f", times=5)
+    made.set_health("f", UNKNOWN)
+    check(made, PASS, id="f")
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("WARNING", "pool shop: backend e is unhealthy, was unknown (check: status 503)"),
+        (
+            "WARNING",
+            "pool shop: backend f is unhealthy, was unknown "
+            "(ejected until checks pass: 5 failures in a row: refused)",
+        ),
+        ("INFO", "pool shop: backend f is unknown, was unhealthy (set by hand)"),
+        ("INFO", "pool shop: backend f is healthy, was unknown (check: status 200)"),
+    ]
+
+
+@pytest.mark.parametrize("result", [PASS, FAIL], ids=["pass", "fail"])
+def test_the_log_tells_who_is_waited_for(
+    result: CheckResult, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "sticky_asgi")
+    made, _ = pool("a", checked=True, health_check=HealthCheck(initial="unhealthy"))
+    check(made, result)
+    said = [(record.levelname, record.message) for record in caplog.records]
+    assert said[0] == ("INFO", "pool shop: backend a is unhealthy, was unknown (not checked yet)")
+    well = ("INFO", "pool shop: backend a is healthy, was unhealthy (check: status 200)")
+    assert said[1:] == ([well] if result is PASS else [])
 
 
 # Ejection
@@ -424,6 +463,35 @@ def test_switching_ejection_off_brings_back_whom_it_took() -> None:
     made.set_health("b", UNHEALTHY)
     made.adopt(Pool("shop", [backend(id) for id in "abcd"], ejection=None))
     assert [made[id].health for id in "ab"] == [UNKNOWN, UNHEALTHY]
+
+
+@pytest.mark.parametrize(
+    ("times", "passed", "rules", "left"),
+    [
+        pytest.param(1, 0, Ejection(duration=5), 5, id="shorter"),
+        pytest.param(1, 27, Ejection(duration=5), 3, id="nearly over"),
+        pytest.param(2, 0, Ejection(duration=5), 10, id="the second time"),
+        pytest.param(2, 0, Ejection(duration=5, max_duration=7), 7, id="a limit"),
+        pytest.param(1, 0, Ejection(duration=60), 30, id="longer"),
+        pytest.param(1, 0, Ejection(), 30, id="the same"),
+    ],
+)
+def test_a_shorter_ejection_is_in_force_at_once(
+    times: int, passed: float, rules: Ejection, left: float
+) -> None:
+    made, clock = pool()
+    for number in range(times):
+        clock.advance(30 * number)
+        made.advance()
+        fail(made, times=5)
+    clock.advance(passed)
+    made.adopt(Pool("shop", [backend(id) for id in "ab"], ejection=rules))
+    clock.advance(left - 0.5)
+    made.advance()
+    assert made["a"].health is UNHEALTHY
+    clock.advance(0.5)
+    made.advance()
+    assert made["a"].health is UNKNOWN
 
 
 def test_a_reload_keeps_health() -> None:
@@ -737,6 +805,30 @@ def test_a_request_from_before_the_return_says_nothing_of_it() -> None:
     assert made["a"].health is UNKNOWN
     fail(made)
     assert made["a"].health is UNHEALTHY, "on probation"
+
+
+@pytest.mark.parametrize("status", [200, 503], ids=["good", "bad"])
+def test_an_answer_to_a_request_from_before_the_return_says_nothing_of_it(status: int) -> None:
+    made, clock = pool(ejection=Ejection(statuses=[503]))
+    fail(made, times=5)
+    clock.advance(31)
+    assert made.states[0].health is UNKNOWN
+    with made.lease(made["a"]) as state:
+        made.observe_answer(state, status, took=60)
+    assert (state.health, state.faults) == (UNKNOWN, 4), "on probation"
+    clock.advance(1)
+    with made.lease(state):
+        made.observe_answer(state, 200, took=0.5)
+    assert state.faults == 0
+
+
+def test_a_bad_status_with_a_broken_body_is_one_failure() -> None:
+    made, _ = pool(ejection=Ejection(failures=2, statuses=[503]))
+    state = made["a"]
+    is_counted = made.observe_answer(state, 503)
+    made.observe_failure(state, ConnectionLost("broken off", stage="body"), is_counted=is_counted)
+    assert (state.faults, state.failures) == (1, 1)
+    assert not made.observe_answer(state, 200)
 
 
 def test_a_first_check_that_passes_changes_nobodys_candidates() -> None:

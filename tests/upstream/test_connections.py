@@ -35,7 +35,7 @@ from sticky_asgi.request import RawHeaders
 from sticky_asgi.timeouts import Timeouts
 from sticky_asgi.tls import TLS
 from sticky_asgi.upstream.client import RequestBody, UpstreamRequest
-from sticky_asgi.upstream.connections import Http1Client
+from sticky_asgi.upstream.connections import Http1Client, _address_in
 from sticky_asgi.upstream.http1 import Http1Connection, Owner
 from sticky_asgi.upstream.http1_response import Http1Response
 from tests import servers
@@ -662,6 +662,111 @@ def test_an_unknown_name(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not isinstance(info.value, ConnectTimeout)
 
     Run(asyncio.new_event_loop)(main)
+
+
+Resolve = Callable[[str], list[str]]
+
+
+def run_with_names(base: Any, resolve: Resolve, main: Main) -> None:
+    """Run in a loop whose names are looked up by a function, in a thread."""
+
+    class Loop(base):  # type: ignore[misc]
+        async def getaddrinfo(self, host: str, port: int, **options: Any) -> list[Any]:
+            found = await self.run_in_executor(None, resolve, host)
+            kinds = {True: socket.AF_INET6, False: socket.AF_INET}
+            return [
+                (kinds[":" in address], socket.SOCK_STREAM, 6, "", (address, port))
+                for address in found
+            ]
+
+    Run(Loop)(main)
+
+
+LOOPS = [
+    pytest.param(asyncio.SelectorEventLoop, id="asyncio"),
+    pytest.param(uvloop.Loop, id="uvloop"),
+]
+
+
+@pytest.mark.parametrize("base", LOOPS)
+def test_a_lookup_that_takes_too_long(base: Any) -> None:
+    """Whatever it comes to then, nobody is told."""
+    is_over = threading.Event()
+
+    def resolve(host: str) -> list[str]:
+        assert is_over.wait(servers.WAIT)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    async def main() -> None:
+        client = Http1Client(Backend("http://nowhere.test:1"), timeouts=Timeouts(connect=0.05))
+        with pytest.raises(ConnectTimeout):
+            await client.send(get())
+        is_over.set()
+        await asyncio.get_running_loop().shutdown_default_executor()
+
+    run_with_names(base, resolve, main)
+
+
+@pytest.mark.parametrize("base", LOOPS)
+def test_a_name_has_several_addresses(base: Any) -> None:
+    """They are tried in their order; one that is no name is not looked up."""
+    names: list[str] = []
+    found = ["127.0.0.2", "127.0.0.1", "127.0.0.3"]
+
+    def resolve(host: str) -> list[str]:
+        names.append(host)
+        return found
+
+    async def main() -> None:
+        with RawBackend(numbered) as backend:
+            for host in ("shop.test", "127.0.0.1"):
+                client = Http1Client(Backend(f"http://{host}:{backend.port}"))
+                await fetch(client)
+                await client.aclose()
+            assert len(backend.connections) == 2
+            found.remove("127.0.0.1")
+            with pytest.raises(ConnectError, match=r"shop\.test:.*(refused|Errno 111|failed)"):
+                await Http1Client(Backend(f"http://shop.test:{backend.port}")).send(get())
+
+    run_with_names(base, resolve, main)
+    assert names == ["shop.test"] * 2
+
+
+@pytest.mark.parametrize("base", LOOPS)
+@pytest.mark.parametrize("is_trusted", [True, False], ids=["trusted", "not trusted"])
+def test_tls_with_a_name_that_has_several_addresses(
+    base: Any, is_trusted: bool, authority: Authority
+) -> None:
+    """The certificate is for the name, and what is wrong with it is wrong everywhere."""
+    names: list[str | None] = []
+    context = authority.server_context()
+    context.sni_callback = lambda sock, name, _: names.append(name)
+
+    async def main() -> None:
+        with RawBackend(numbered, ssl_context=context) as backend:
+            tls = TLS(ca_file=authority.ca_file) if is_trusted else TLS()
+            client = Http1Client(Backend(f"https://localhost:{backend.port}"), tls=tls)
+            if is_trusted:
+                assert await fetch(client) == b"0"
+            else:
+                with pytest.raises(ConnectError, match="certificate"):
+                    await client.send(get())
+            await client.aclose()
+
+    run_with_names(base, lambda host: ["127.0.0.1", "127.0.0.1"], main)
+    assert names == ["localhost"]
+
+
+@pytest.mark.parametrize(
+    ("place", "address"),
+    [
+        pytest.param(("192.0.2.1", 80), "192.0.2.1", id="IPv4"),
+        pytest.param(("2001:db8::1", 80, 0, 0), "2001:db8::1", id="IPv6"),
+        pytest.param(("fe80::1", 80, 0, 2), "fe80::1%2", id="link-local"),
+    ],
+)
+def test_what_a_lookup_finds(place: tuple[Any, ...], address: str) -> None:
+    assert _address_in(place) == address
 
 
 def test_a_connection_that_takes_too_long(run: Run) -> None:

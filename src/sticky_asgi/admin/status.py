@@ -17,22 +17,23 @@ class StatusEndpoints:
     """`{path}/live` and `{path}/ready`, to be asked before the routes.
 
     `live` is answered 200 for as long as there is a process to answer. `ready` is answered 200,
-    and 503 as soon as the gateway has been told to stop: it still serves, but whoever sends it
-    visitors is to send no more.
+    and 503 while there is a reason that the gateway is to get no visitors: its backends are not
+    known yet, or it has been told to stop. It still serves then.
 
     Args:
         path: Where the two are. No route below it is ever asked.
-        is_ready: Tells whether the gateway is to get visitors.
+        why_not_ready: Tells why the gateway is to get no visitors, as the body of the 503; None:
+            it is to get them.
 
     Raises:
         ValueError: A path that does not begin with a slash, or ends with one.
     """
 
-    def __init__(self, path: str, is_ready: Callable[[], bool]) -> None:
+    def __init__(self, path: str, why_not_ready: Callable[[], str | None]) -> None:
         if not path.startswith("/") or path.endswith("/"):
             raise ValueError(f"path must begin with / and not end with it, got {path!r}")
         self.path = path
-        self._is_ready = is_ready
+        self._why_not_ready = why_not_ready
         self._prefix = f"{path}/"
 
     def handles(self, scope: Scope) -> bool:
@@ -51,8 +52,9 @@ class StatusEndpoints:
             return PlainTextResponse("405 Method Not Allowed\n", 405, {"allow": "GET, HEAD"})
         # A stored answer would be a wrong one.
         headers = {"cache-control": "no-store"}
-        if name == "ready" and not self._is_ready():
-            return PlainTextResponse("stopping\n", 503, headers)
+        reason = self._why_not_ready() if name == "ready" else None
+        if reason is not None:
+            return PlainTextResponse(f"{reason}\n", 503, headers)
         return PlainTextResponse("ok\n", 200, headers)
 
     def __repr__(self) -> str:

@@ -1,5 +1,6 @@
 """Affinity: which backend a visitor belongs to, and how the visitor is told."""
 
+from .annotated import AnnotatedCookie
 from .base import Affinity, AffinityStatus, LostAction, OnLost, PoolView, Resolution
 from .cookie import SignedCookie
 from .settings import CookieSettings
@@ -7,6 +8,7 @@ from .settings import CookieSettings
 __all__ = [
     "Affinity",
     "AffinityStatus",
+    "AnnotatedCookie",
     "CookieSettings",
     "LostAction",
     "OnLost",

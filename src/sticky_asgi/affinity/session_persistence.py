@@ -56,15 +56,15 @@ def read_session_persistence(block: Mapping[str, Any]) -> CookieSettings:
     _check_type(given)
     cookie = _cookie_of(given)
     absolute = _seconds("absoluteTimeout", given.get("absoluteTimeout"))
-    permanent = _choice("cookie.lifetimeType", cookie.get("lifetimeType"), "Session", "Permanent")
-    if permanent == "Permanent" and absolute is None:
-        raise ValueError("absoluteTimeout is missing: lifetimeType 'Permanent' needs it")
+    lifetime = _choice("cookie.lifetimeType", cookie.get("lifetimeType"), "Session", "Permanent")
+    if lifetime == "Permanent" and absolute is None:
+        raise ValueError("lifetimeType 'Permanent' needs an absoluteTimeout")
     return CookieSettings(
         name=_name_of(given, cookie),
         path=_text("cookie.path", cookie.get("path")),
         same_site="strict",
         # A cookie that is kept for longer than its session does no harm.
-        max_age=math.ceil(absolute) if absolute and permanent == "Permanent" else None,
+        max_age=math.ceil(absolute) if absolute and lifetime == "Permanent" else None,
         idle_timeout=_seconds("idleTimeout", given.get("idleTimeout")),
         absolute_timeout=absolute,
     )
@@ -121,7 +121,7 @@ def _known(where: str, block: object, keys: tuple[str, ...]) -> dict[str, Any]:
             full = f"{where}.{key}" if where else f"{key}"
             close = get_close_matches(str(key), keys, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"one of {', '.join(keys)}"
-            raise ValueError(f"{full} is an unknown key; {hint}")
+            raise ValueError(f"{full!r} is an unknown key; {hint}")
     return {key: value for key, value in block.items() if value is not None}
 
 

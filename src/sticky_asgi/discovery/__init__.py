@@ -9,12 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .dns import DNS
+    from .file import File
     from .kubernetes import DiscoveredPool, KubernetesNamespace, KubernetesService
 
-__all__ = ["DiscoveredPool", "KubernetesNamespace", "KubernetesService"]
+__all__ = ["DNS", "DiscoveredPool", "File", "KubernetesNamespace", "KubernetesService"]
 
 _HOMES = {
+    "DNS": ".dns",
     "DiscoveredPool": ".kubernetes",
+    "File": ".file",
     "KubernetesNamespace": ".kubernetes",
     "KubernetesService": ".kubernetes",
 }

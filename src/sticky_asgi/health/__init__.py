@@ -7,7 +7,7 @@ pool puts in force what is decided here.
 from __future__ import annotations
 
 from .check import CheckResult, HealthCheck
-from .drain_wish import drain_wish
+from .drain_wish import drain_wish, take_drain_wish
 from .ejection import Ejection
 from .keeper import NOT_CHECKED, HealthKeeper
 from .schedule import Schedule
@@ -20,4 +20,5 @@ __all__ = [
     "HealthKeeper",
     "Schedule",
     "drain_wish",
+    "take_drain_wish",
 ]

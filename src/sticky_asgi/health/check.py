@@ -57,7 +57,8 @@ class HealthCheck:
             body passes.
         tcp: True: only connect (with TLS for `https` backends), ask for nothing. Default False.
         check: A coroutine function that is given the `Backend` and returns True or False; an
-            exception counts as failed. Default None.
+            exception counts as failed. One that goes on when it is cancelled after `timeout` is not
+            called again for that backend, which counts as failed, until it ends. Default None.
         interval: Between the beginnings of two checks of a backend. Default 5.
         down_interval: The same while it is unhealthy. Default None: a fifth of `interval`.
         jitter: Share by which intervals vary at random, lest several gateways fall into step.

@@ -130,11 +130,15 @@ class Faults:
         """Count an ejection. Returns for how many seconds."""
         if now - self._until >= rules.longest:
             self._times = 0
-        # Bounded: what is doubled so often is beyond any limit.
-        duration = min(rules.duration * 2.0 ** min(self._times, 64), rules.longest)
         self._times += 1
+        duration = self.how_long(rules)
         self._until = now + duration
         return duration
+
+    def how_long(self, rules: Ejection) -> float:
+        """For how many seconds the latest ejection takes its backend out."""
+        # Bounded: what is doubled so often is beyond any limit.
+        return min(rules.duration * 2.0 ** min(self._times - 1, 64), rules.longest)
 
     def return_(self, state: BackendState, rules: Ejection | None, now: float) -> None:
         """The backend is back, on probation."""

@@ -40,7 +40,8 @@ class HealthKeeper:
     pool where nobody is out or on its way back asks nothing.
 
     Args:
-        turn: Puts a change of health in force and tells why.
+        turn: Puts a change of health in force and tells why, and whether it is news: that a
+            backend passes its first check is none.
         reweigh: Called when weights have changed.
         clock: Seconds that only go forward.
 
@@ -53,7 +54,7 @@ class HealthKeeper:
 
     def __init__(
         self,
-        turn: Callable[[BackendState, Health, str], None],
+        turn: Callable[[BackendState, Health, str, bool], None],
         reweigh: Callable[[], None],
         clock: Callable[[], float],
     ) -> None:
@@ -87,12 +88,21 @@ class HealthKeeper:
         self.check, self.ejection, self.slow_start = check, ejection, slow_start
         if ejection is None:
             self._void("ejection", "ejection was switched off")
+        else:
+            self._shorten(ejection)
         if slow_start is None:
             for state in [*self._returning]:
                 self._end_slow_start(state)
         self._next_step = None
         self._keep_share()
         self._plan()
+
+    def _shorten(self, rules: Ejection) -> None:
+        """Nobody who is out already stays out for longer than these rules have it."""
+        now = self._clock()
+        for state, until in [*self._ejected.items()]:
+            latest = now + self._record(state).faults.how_long(rules)
+            self._ejected[state] = min(until, latest)
 
     def follow(self, states: Iterable[BackendState]) -> None:
         """These, and nobody else, are the pool's backends now."""
@@ -157,7 +167,19 @@ class HealthKeeper:
         elif state.health is Health.UNHEALTHY and not is_first:
             self._return(state, record, health, reason)
         else:
-            self._turn(state, health, reason, None)
+            is_news = state.health is not Health.UNKNOWN or not is_first
+            self._turn(state, health, reason, None, is_news=is_news)
+
+    def observe_answer(self, state: BackendState, *, took: float = 0) -> None:
+        """A request was answered: that ends a row of failures, and probation.
+
+        Args:
+            state: The backend.
+            took: Seconds since it was sent there.
+        """
+        record = self._records.get(state)
+        if record is None or self._clock() - took >= record.faults.returned:
+            state.faults = 0
 
     def observe_fault(self, state: BackendState, reason: str, *, took: float = 0) -> None:
         """A request has failed for which the backend is to blame.
@@ -272,14 +294,22 @@ class HealthKeeper:
         self._turn(state, health, reason, None)
         self._plan()
 
-    def _turn(self, state: BackendState, health: Health, reason: str, cause: Cause | None) -> None:
+    def _turn(
+        self,
+        state: BackendState,
+        health: Health,
+        reason: str,
+        cause: Cause | None,
+        *,
+        is_news: bool = True,
+    ) -> None:
         self._record(state).cause = cause
         if health is Health.UNHEALTHY:
             self._unhealthy.add(state)
             self._end_slow_start(state)
         else:
             self._unhealthy.discard(state)
-        self._turn_in_pool(state, health, reason)
+        self._turn_in_pool(state, health, reason, is_news)
 
     def _end_slow_start(self, state: BackendState) -> None:
         if self._returning.pop(state, None) is not None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import socket
 import ssl
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..backend import Backend
 from ..exceptions import ConnectError, ConnectTimeout
@@ -44,6 +45,20 @@ def _notice_silence(sock: socket.socket) -> None:
         # Not every system has them all.
         if hasattr(socket, name):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _address_in(place: tuple[Any, ...]) -> str:
+    """The address in what a lookup has found; a link-local one of IPv6 has a scope (RFC 4007)."""
+    address, scope = place[0], place[3] if len(place) > 3 else 0
+    return f"{address}%{scope}" if scope else str(address)
 
 
 class _Once:
@@ -207,11 +222,36 @@ class Http1Client:
         return connection
 
     async def _connect_tcp(self, owner: Owner) -> Http1Connection:
+        """Connect to the first of the host's addresses that answers."""
+        *addresses, last = await self._addresses()
+        for address in addresses:
+            try:
+                return await self._connect_to(address, owner)
+            except ssl.SSLError:
+                raise
+            except OSError:
+                continue
+        return await self._connect_to(last, owner)
+
+    async def _addresses(self) -> list[str]:
+        """The backend's host, looked up if it is a name.
+
+        `create_connection` would do that as well, but uvloop's then leaves a lookup alone that it
+        has no time to wait for, and has the log say that nobody asks for its error.
+        """
+        host, port = self.backend.host, self.backend.port
+        if _is_address(host):
+            return [host]
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return [_address_in(place) for *_, place in found]
+
+    async def _connect_to(self, address: str, owner: Owner) -> Http1Connection:
         backend = self.backend
         is_tls = backend.scheme == "https"
         transport, connection = await asyncio.get_running_loop().create_connection(
             partial(self._new_connection, owner),
-            backend.host,
+            address,
             backend.port,
             ssl=self._ssl_context() if is_tls else None,
             server_hostname=(self._tls.server_name or backend.host) if is_tls else None,

@@ -395,6 +395,8 @@ class Http1Connection(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Close at once, whatever is under way. Again: no effect."""
+        if self._reader is not None:
+            self._reader.close()
         self._response = self._reader = self._successor = None
         self.timer.close()
         upload, self._upload = self._upload, None

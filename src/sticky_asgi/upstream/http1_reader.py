@@ -22,8 +22,9 @@ _FRAMING = HOP_BY_HOP | {b"content-length"}
 _END_OF_HEAD = b"\r\n\r\n"
 
 
-#: Heads that are remembered, and the most bytes of one.
-_REMEMBERED = 1024
+#: Heads that are remembered, and the most bytes of one. Most have a Date, and come no more when its
+#: second is over: more of them would be of use to nobody, and hold memory all the same.
+_REMEMBERED = 512
 _LARGEST = 4096
 
 
@@ -116,6 +117,10 @@ class ResponseReader:
             # That does the message no harm; only the connection is spoilt.
             self.keeps_alive = False
         return self._has_room
+
+    def close(self) -> None:
+        """Read no more. The parser, which calls back, would hold what is held by the reader."""
+        self._parser = None
 
     def _refused(self, fault: str) -> MalformedResponse:
         stage: Stage = "body" if self._response.status else "head"

@@ -25,9 +25,15 @@ SHARE = 0.02
 #: Percent of the requests. A POST to a replica that dies or hangs fails; it is not repeated.
 FAILED = 1.0
 
-#: Seconds at the end of a minute in which no requests are made, and of these the last, in which it
-#: is measured: connections to backends that are not used are closed after four.
-RESTING, MEASURED = 14, 7
+#: Seconds at the end of a minute in which no more requests are made, but one by each visitor at the
+#: beginning, and of these the last, in which it is measured: connections to backends that are not
+#: used are closed after four.
+RESTING, MEASURED = 15, 7
+
+#: Seconds that all visitors wait for an answer then: long enough for all to be under way at a time.
+#: A process keeps what memory it has once needed. How much that was at most would be told later,
+#: by the fault that happens to find the most sessions on one replica.
+CROWDED = 1.0
 
 
 class Size(NamedTuple):
@@ -58,7 +64,8 @@ async def steady(arena: Arena) -> Sequence[Check]:
                     await _inflict(fault, replicas)
             await asyncio.sleep(began + minute * 60 + 60 - RESTING - time.monotonic())
             load.is_resting = True
-            await asyncio.sleep(RESTING - MEASURED)
+            await load.crowd(CROWDED)
+            await asyncio.sleep(began + minute * 60 + 60 - MEASURED - time.monotonic())
             sizes.append(await _measure(gateway))
             load.is_resting = False
             say(f"minute {minute + 1}: {sizes[-1]}")

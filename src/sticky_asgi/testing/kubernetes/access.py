@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
-
 from . import errors
 from .faults import Requests
 from .log import Request
@@ -35,8 +33,7 @@ class Access:
         if self.token is None:
             return
         scheme, _, token = authorization.partition(" ")
-        same = hmac.compare_digest(token.strip().encode(), self.token.encode())
-        if scheme.lower() != "bearer" or not same:
+        if scheme.lower() != "bearer" or token.strip() != self.token:
             raise errors.unauthorized()
 
     def authorize(self, request: Request, resource: Resource) -> None:

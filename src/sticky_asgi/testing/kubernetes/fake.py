@@ -135,19 +135,13 @@ class FakeKubernetes:
             ModuleNotFoundError: uvicorn is missing; the extra `cli` installs it.
         """
         server = RunningKubernetes(
-            self, port=port, certfile=certfile, keyfile=keyfile, hang_up=self._hang_up
+            self, port=port, certfile=certfile, keyfile=keyfile, hang_up=self._http.hang_up
         )
         server.start()
         try:
             yield server
         finally:
             server.stop()
-
-    def _hang_up(self, is_down: bool) -> None:
-        self._http.is_down = is_down
-        if is_down:
-            self.drop_watches()
-            self._gate.open()
 
     # Objects
 
@@ -324,7 +318,7 @@ class FakeKubernetes:
             raise ValueError(f"status must be that of an error, 400 to 599, got {status!r}")
         details = None if retry_after is None else {"retryAfterSeconds": retry_after}
         error = KubernetesError(status, message, details=details)
-        self._faults.add(Fault(Requests.of(verb, resource), times, "answer", error=error))
+        self._faults.add(Fault(Requests.of(verb, resource), times, error=error))
 
     def delay(
         self,
@@ -334,12 +328,18 @@ class FakeKubernetes:
         *,
         times: int = 1,
     ) -> None:
-        """Answer the next requests as usual, but so many seconds later."""
+        """Answer the next requests as usual, but so many seconds later.
+
+        Raises:
+            ValueError: Negative seconds, an unknown verb or resource, no `times`.
+        """
+        if seconds < 0:
+            raise ValueError(f"seconds must be at least 0, got {seconds!r}")
         self._faults.add(Fault(Requests.of(verb, resource), times, delay=seconds))
 
     def hang(self, verb: str | None = None, resource: str | None = None, *, times: int = 1) -> None:
         """Do not answer the next requests until `release`."""
-        self._faults.add(Fault(Requests.of(verb, resource), times, "hang"))
+        self._faults.add(Fault(Requests.of(verb, resource), times, effect="hang"))
 
     def release(self) -> int:
         """Answer the requests that hang, as if nothing had been. Returns how many there were."""
@@ -349,7 +349,7 @@ class FakeKubernetes:
         self, verb: str | None = None, resource: str | None = None, *, times: int = 1
     ) -> None:
         """Break the next responses off behind their first bytes."""
-        self._faults.add(Fault(Requests.of(verb, resource), times, "cut off"))
+        self._faults.add(Fault(Requests.of(verb, resource), times, effect="cut off"))
 
     def clear_faults(self) -> None:
         """Forget the faults that have met no request yet."""

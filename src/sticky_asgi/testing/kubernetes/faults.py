@@ -10,7 +10,7 @@ from .errors import KubernetesError
 from .log import Request
 from .resources import VERBS, named
 
-Effect = Literal["answer", "cut off", "hang"]
+Effect = Literal["cut off", "hang"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +43,15 @@ class Fault:
     Attributes:
         requests: Which.
         times: How many are left.
-        effect: What happens to them after the delay; None lets them pass.
         delay: Seconds before anything happens.
-        error: What they are answered with.
+        effect: What happens to them then.
+        error: What they are answered with. Without effect and error, they pass.
     """
 
     requests: Requests
     times: int
-    effect: Effect | None = None
     delay: float = 0.0
+    effect: Effect | None = None
     error: KubernetesError | None = None
 
 

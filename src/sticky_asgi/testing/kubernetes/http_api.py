@@ -99,9 +99,6 @@ class HttpApi:
         log: Where requests are noted.
         clock: For the log.
         bookmark_interval: Seconds between two bookmarks of a watch.
-
-    Attributes:
-        is_down: Whether every request is cut off, as when the process is dying.
     """
 
     def __init__(
@@ -117,7 +114,6 @@ class HttpApi:
         clock: Callable[[], float],
         bookmark_interval: float,
     ) -> None:
-        self.is_down = False
         self._store = store
         self._verbs = verbs
         self._access = access
@@ -127,6 +123,13 @@ class HttpApi:
         self._log = log
         self._clock = clock
         self._bookmark_interval = bookmark_interval
+        self._is_down = False
+
+    def hang_up(self, is_down: bool) -> None:
+        """Cut off every request there is, and those to come until this is taken back."""
+        self._is_down = is_down
+        self._watches.refuse(is_down)
+        self._gate.open()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         http = HttpRequest(scope, receive)
@@ -170,7 +173,7 @@ class HttpApi:
         self, http: HttpRequest, request: Request, target: Target | None, body: bytes
     ) -> Response | None:
         """The response, or None when the client has left."""
-        if self.is_down:
+        if self._is_down:
             return CutOffResponse()
         self._access.authenticate(http.headers.get("authorization", ""))
         fault = self._faults.take(request)
@@ -178,12 +181,14 @@ class HttpApi:
             response, has_left = await self._suffer(fault, http)
             if response is not None or has_left:
                 return response
+            if self._is_down:
+                return CutOffResponse()
         if target is None:
             return _document_response(http)
         self._access.authorize(request, target.resource)
         if request.verb not in resources.VERBS:
             raise errors.method_not_allowed()
-        _check_accept(http, [_JSON])
+        _check_accept(http, (_JSON,))
         if len(body) > _MAX_BODY:
             raise errors.too_large(_MAX_BODY)
         return self._answer(http, request, target, body)
@@ -200,69 +205,74 @@ class HttpApi:
         return None, False
 
     def _answer(self, http: HttpRequest, request: Request, target: Target, body: bytes) -> Response:
-        resource, namespace, name = target.resource, target.namespace, target.name
-        query = request.query
-        if resource.is_namespaced and namespace is None:
-            if name:
+        if target.resource.is_namespaced and target.namespace is None:
+            if target.name:
                 raise errors.no_such_path()
             if request.verb not in ("list", "watch"):
                 raise errors.method_not_allowed()
-        dry_run = _dry_run(query)
         match request.verb:
             case "get":
-                return json_response(self._verbs.get(resource, namespace, name))
+                obj = self._verbs.get(target.resource, target.namespace, target.name)
+                return json_response(obj)
             case "list":
-                selector = _selector(target, query)
-                return json_response(self._verbs.list(resource, selector, _list_options(query)))
+                selector, options = _selector(target, request.query), _list_options(request.query)
+                return json_response(self._verbs.list(target.resource, selector, options))
             case "watch":
-                return self._watch(target, query)
-            case "create":
-                obj = _read(resource, body, _content_type(http, [_JSON]))
-                made = self._verbs.create(resource, namespace, obj, dry_run=dry_run)
-                return json_response(made, 201)
-            case "update":
-                obj = _read(resource, body, _content_type(http, [_JSON]))
-                made, is_new = self._verbs.update(resource, namespace, name, obj, dry_run=dry_run)
-                return json_response(made, 201 if is_new else 200)
-            case "patch":
-                kind = _content_type(http, patches.KINDS)
-                patch = _read(resource, body, kind)
-                if kind == patches.APPLY_PATCH and not query.get("fieldManager"):
-                    raise _manager_required()
-                made, is_new = self._verbs.patch(
-                    resource, namespace, name, patch, kind=kind, dry_run=dry_run
-                )
-                return json_response(made, 201 if is_new else 200)
+                return self._watch(target, request.query)
             case "delete":
-                options = _read(resource, body, _JSON) if body else {}
-                made, is_gone = self._verbs.delete(
-                    resource,
-                    namespace,
-                    name,
-                    preconditions=options.get("preconditions"),
-                    dry_run=dry_run or bool(options.get("dryRun")),
-                )
-                shows = resource.returns_deleted or not is_gone
-                return json_response(made if shows else errors.success(resource, made))
+                return self._delete(target, request.query, body)
+            case "deletecollection":
+                return self._delete_collection(target, request.query)
             case _:
-                return self._delete_collection(target, query, dry_run=dry_run)
+                return self._write(http, request, target, body)
 
-    def _delete_collection(
-        self, target: Target, query: Mapping[str, str], *, dry_run: bool
-    ) -> Response:
-        selector = _selector(target, query)
+    def _watch(self, target: Target, query: Mapping[str, str]) -> Response:
+        options = _watch_options(query, self._store.version, self._bookmark_interval)
+        watch = Watch(self._store, target.resource, _selector(target, query), options)
+        return WatchResponse(watch, self._watches)
+
+    def _write(self, http: HttpRequest, request: Request, target: Target, body: bytes) -> Response:
+        """A create, an update or a patch."""
+        resource, namespace, name = target.resource, target.namespace, target.name
+        dry_run = _dry_run(request.query)
+        kind = _content_type(http, patches.KINDS if request.verb == "patch" else (_JSON,))
+        content = _parse(resource, body, kind)
+        if request.verb == "create":
+            made, is_new = self._verbs.create(resource, namespace, content, dry_run=dry_run), True
+        elif request.verb == "update":
+            made, is_new = self._verbs.update(resource, namespace, name, content, dry_run=dry_run)
+        else:
+            if kind == patches.APPLY_PATCH and not request.query.get("fieldManager"):
+                raise _manager_required()
+            made, is_new = self._verbs.patch(
+                resource, namespace, name, content, kind=kind, dry_run=dry_run
+            )
+        return json_response(made, 201 if is_new else 200)
+
+    def _delete(self, target: Target, query: Mapping[str, str], body: bytes) -> Response:
+        options = _parse(target.resource, body, _JSON) if body else {}
+        if not isinstance(options, dict):
+            raise errors.bad_request("the body of a deletion must be DeleteOptions")
+        made, is_gone = self._verbs.delete(
+            target.resource,
+            target.namespace,
+            target.name,
+            preconditions=options.get("preconditions"),
+            dry_run=_dry_run(query) or bool(options.get("dryRun")),
+        )
+        shows = target.resource.returns_deleted or not is_gone
+        return json_response(made if shows else errors.success(target.resource, made))
+
+    def _delete_collection(self, target: Target, query: Mapping[str, str]) -> Response:
+        dry_run = _dry_run(query)
+        selector, options = _selector(target, query), _list_options(query)
         with self._store.lock:
-            gone = self._verbs.list(target.resource, selector, _list_options(query))
+            gone = self._verbs.list(target.resource, selector, options)
             for obj in gone["items"]:
                 metadata = obj["metadata"]
                 namespace = metadata.get("namespace")
                 self._verbs.delete(target.resource, namespace, metadata["name"], dry_run=dry_run)
         return json_response(gone)
-
-    def _watch(self, target: Target, query: Mapping[str, str]) -> Response:
-        options = _watch_options(query, self._bookmark_interval)
-        watch = Watch(self._store, target.resource, _selector(target, query), options)
-        return WatchResponse(watch, self._watches)
 
 
 def _document_response(http: HttpRequest) -> Response:
@@ -279,11 +289,11 @@ def _document_response(http: HttpRequest) -> Response:
     wanted = http.headers.get("accept", "")
     if path == "openapi/v2" and documents.OPENAPI_V2_WANTED in wanted:
         return Response(documents.OPENAPI_V2_PROTOBUF, media_type=documents.OPENAPI_V2_TYPE)
-    _check_accept(http, [_JSON])
+    _check_accept(http, (_JSON,))
     return json_response(content)
 
 
-def _check_accept(http: HttpRequest, accepted: list[str]) -> None:
+def _check_accept(http: HttpRequest, accepted: tuple[str, ...]) -> None:
     """Raises KubernetesError, 406.
 
     Other forms of an object, `as=Table` among them, are not had here; clients that ask for them
@@ -299,7 +309,7 @@ def _check_accept(http: HttpRequest, accepted: list[str]) -> None:
         raise errors.not_acceptable(accepted)
 
 
-def _content_type(http: HttpRequest, accepted: tuple[str, ...] | list[str]) -> str:
+def _content_type(http: HttpRequest, accepted: tuple[str, ...]) -> str:
     """Raises KubernetesError, 415."""
     kind = http.headers.get("content-type", "").partition(";")[0].strip()
     if not kind and _JSON in accepted:
@@ -309,7 +319,7 @@ def _content_type(http: HttpRequest, accepted: tuple[str, ...] | list[str]) -> s
     return kind
 
 
-def _read(resource: Resource, body: bytes, kind: str) -> Any:
+def _parse(resource: Resource, body: bytes, kind: str) -> Any:
     """Parse a body. YAML is read as far as it is JSON, which is what kubectl sends as such."""
     try:
         return json.loads(body)
@@ -357,7 +367,7 @@ def _list_options(query: Mapping[str, str]) -> ListOptions:
     )
 
 
-def _watch_options(query: Mapping[str, str], bookmark_interval: float) -> WatchOptions:
+def _watch_options(query: Mapping[str, str], newest: int, bookmark_interval: float) -> WatchOptions:
     version = parse_version(query.get("resourceVersion", ""))
     initial = query.get("sendInitialEvents")
     match = query.get("resourceVersionMatch", "")
@@ -370,7 +380,7 @@ def _watch_options(query: Mapping[str, str], bookmark_interval: float) -> WatchO
     wants_all = flag(query, "sendInitialEvents") if initial is not None else version == 0
     timeout = _number(query, "timeoutSeconds")
     return WatchOptions(
-        version=None if wants_all else version,
+        version=None if wants_all else version or newest,
         bookmarks=flag(query, "allowWatchBookmarks"),
         marks_initial=flag(query, "sendInitialEvents"),
         timeout=timeout if timeout > 0 else None,

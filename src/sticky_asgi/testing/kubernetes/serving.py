@@ -64,7 +64,7 @@ class RunningKubernetes:
         """Listen, if it does not yet.
 
         Raises:
-            OSError: The port is taken.
+            OSError: The port is taken, or a file cannot be read.
             ModuleNotFoundError: There is no uvicorn; the message says what installs it.
             RuntimeError: The server did not start; the log says why.
         """
@@ -75,7 +75,6 @@ class RunningKubernetes:
         self.port = int(listener.getsockname()[1])
         logging.getLogger("uvicorn.error").addFilter(self._filter)
         self._server = server
-        self._hang_up(False)
         ready = threading.Event()
         self._thread = threading.Thread(
             target=_run, args=(server, listener, ready), name=f"fake Kubernetes {self.url}"
@@ -96,6 +95,7 @@ class RunningKubernetes:
         logging.getLogger("uvicorn.error").removeFilter(self._filter)
         if self._thread.is_alive():
             raise RuntimeError(f"the fake on port {self.port} did not stop")
+        self._hang_up(False)
         self._server = self._thread = None
 
     def __repr__(self) -> str:
@@ -125,6 +125,8 @@ def _server(
         proxy_headers=False,
         timeout_graceful_shutdown=2,
     )
+    # Here, where whoever asked for it hears of a file that cannot be read.
+    config.load()
     return uvicorn.Server(config)
 
 

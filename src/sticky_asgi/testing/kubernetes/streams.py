@@ -19,10 +19,20 @@ class Watches:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: list[Watch] = []
+        self._are_refused = False
 
     def add(self, watch: Watch) -> None:
         with self._lock:
             self._open.append(watch)
+            if self._are_refused:
+                watch.cut()
+
+    def refuse(self, are_refused: bool) -> None:
+        """Break off those that are open, and those to come until this is taken back."""
+        with self._lock:
+            self._are_refused = are_refused
+            for watch in self._open if are_refused else ():
+                watch.cut()
 
     def remove(self, watch: Watch) -> None:
         with self._lock:

@@ -14,6 +14,9 @@ Entry: TypeAlias = tuple[str, Parse]
 
 #: Browsers ignore an attribute of a cookie that is longer (RFC 6265bis §5.6).
 MAX_TEXT = 1024
+#: The longest name of an annotation, behind its prefix.
+MAX_NAME = 64
+_HINTED = 10
 #: A sentence about a value shows no more of it.
 _SHOWN = 80
 
@@ -34,7 +37,8 @@ class Remark:
 
     def __str__(self) -> str:
         shown = self.value if len(self.value) <= _SHOWN else self.value[:_SHOWN] + "…"
-        return f"{self.key}={shown!r}: {self.message}"
+        key = self.key if self.key.isprintable() else repr(self.key)
+        return f"{key}={shown!r}: {self.message}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class Findings:
 
     Attributes:
         claims: What is said of a setting. Settings are those of `CookieSettings`, and `sticky`,
-            `scheme`, `host` and `routes`.
+            `scheme`, `host`, `route_paths`, `route_hosts` and `strip_prefix`.
         defaults: What the vocabulary takes for granted where nothing is said.
         warnings: What an operator should change.
         notes: What is different here, and does no harm.
@@ -106,17 +110,18 @@ class Findings:
 
     def unknown(self, key: str, name: str, names: Sequence[str]) -> None:
         """Warn of a key that is none of the vocabulary's."""
-        close = get_close_matches(name, names, n=1, cutoff=0.8)
+        # A thousand of them are no slips of the pen, and looking for the right word takes its time.
+        few = len(self.warnings) < _HINTED and len(name) < MAX_NAME
+        close = get_close_matches(name, names, n=1, cutoff=0.8) if few else []
         hint = f"; did you mean {key.removesuffix(name) + close[0]!r}?" if close else ""
         self.warn(key, f"ignored: not known here{hint}")
 
-    def drop_without_switch(self, switch: str) -> None:
+    def warn_without_switch(self, switch: str) -> None:
         """Warn of everything that has no effect because nothing switches affinity on."""
         if "sticky" not in self.claims:
             for claim in self.claims.values():
                 if claim.key is not None:
                     self.warn(claim.key, f"ignored: without {switch}, there is no cookie")
-            self.claims.clear()
 
     @property
     def is_sticky(self) -> bool:

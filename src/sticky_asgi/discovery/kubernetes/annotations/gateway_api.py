@@ -11,6 +11,10 @@ from .findings import Findings
 from .own import PREFIX, SESSION_PERSISTENCE
 
 KEY = PREFIX + SESSION_PERSISTENCE
+#: A mapping in a mapping is all there is. What goes far beyond takes a parser its time.
+_MAX_DEPTH = 3
+_MAX_BRACKETS = 8
+_NO_BLOCK = "must be JSON or YAML such as {type: Cookie, absoluteTimeout: 12h}"
 
 
 def read_gateway_api(annotations: Mapping[str, str]) -> Findings:
@@ -33,7 +37,7 @@ def read_gateway_api(annotations: Mapping[str, str]) -> Findings:
 def _to_settings(text: str) -> Mapping[str, Any]:
     block = _load(text)
     if not isinstance(block, Mapping):
-        raise ValueError("must be a mapping such as {type: Cookie, absoluteTimeout: 12h}")
+        raise ValueError(_NO_BLOCK)
     return read_session_persistence(block).given()
 
 
@@ -41,13 +45,25 @@ def _load(text: str) -> object:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        pass
+        return _load_yaml(text)
+
+
+def _load_yaml(text: str) -> object:
+    if text.count("{") + text.count("[") > _MAX_BRACKETS:
+        raise ValueError(_NO_BLOCK)
     try:
         import yaml
     except ImportError:
         raise ValueError("is not JSON, and for YAML the package PyYAML is missing") from None
+    depth = 0
     try:
+        # First without making anything, because what is nested deeply takes its time.
+        for event in yaml.parse(text, Loader=yaml.BaseLoader):
+            is_start = isinstance(event, yaml.CollectionStartEvent)
+            depth += is_start - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MAX_DEPTH:
+                raise ValueError(_NO_BLOCK)
         # All of it as text: no dates, no numbers, no tags.
         return yaml.load(text, Loader=yaml.BaseLoader)
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
-        raise ValueError("is neither JSON nor YAML") from None
+        raise ValueError(_NO_BLOCK) from None

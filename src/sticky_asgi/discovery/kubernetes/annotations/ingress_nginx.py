@@ -83,7 +83,7 @@ def read_ingress_nginx(annotations: Mapping[str, str]) -> Findings:
     expires = findings.claims.pop("expires", None)
     if expires is not None:
         findings.claims.setdefault("max_age", expires)
-    findings.drop_without_switch(_PREFIX + 'affinity: "cookie"')
+    findings.warn_without_switch(_PREFIX + 'affinity: "cookie"')
     if findings.is_sticky:
         findings.defaults["name"] = _DEFAULT_NAME
     return findings

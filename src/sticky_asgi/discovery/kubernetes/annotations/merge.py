@@ -14,6 +14,9 @@ from ....affinity.settings import CookieSettings
 from .findings import Claim, Findings, Remark
 from .reading import Reading, RouteHint
 
+#: So many warnings of one Service are enough for anybody's log.
+MAX = 50
+
 #: Where two cannot go together, browsers would refuse the cookie: the later one has to go.
 _COOKIE = (
     "name",
@@ -39,7 +42,7 @@ def merge(vocabularies: Sequence[Findings]) -> Reading:
         scheme=merger.first("scheme"),
         host=merger.first("host"),
         routes=merger.routes(),
-        warnings=(*(w for found in vocabularies for w in found.warnings), *merger.warnings),
+        warnings=(*(w for found in vocabularies for w in found.warnings), *merger.warnings)[:MAX],
         notes=tuple(note for found in vocabularies for note in found.notes),
     )
 

@@ -6,17 +6,20 @@ of the session, what happens to lost visitors, and routes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from ....routes import Route
-from .findings import Entry, Findings
-from .values import to_bool, to_duration
+from ....units import parse_duration
+from .findings import Entry, Findings, Parse
+from .values import to_bool
 
 PREFIX = "sticky-asgi/"
 SESSION_PERSISTENCE = "session-persistence"
+#: Each path makes a route with each host.
+_MAX_ITEMS = 16
 
 
-def _one_of(*words: str) -> Callable[[str], str]:
+def _one_of(*words: str) -> Parse:
     def choose(text: str) -> str:
         if text not in words:
             raise ValueError(f"must be {' or '.join(map(repr, words))}")
@@ -29,12 +32,19 @@ def _to_secure(text: str) -> bool | None:
     return None if text == "auto" else to_bool(text)
 
 
+def _to_list(text: str) -> list[str]:
+    items = [item.strip() for item in text.split(",")]
+    if len(items) > _MAX_ITEMS:
+        raise ValueError(f"more than {_MAX_ITEMS} of them")
+    return list(dict.fromkeys(items))
+
+
 def _to_paths(text: str) -> tuple[str, ...]:
-    return tuple(Route(None, path=path.strip()).path for path in text.split(","))
+    return tuple(Route(None, path=path).path for path in _to_list(text))
 
 
 def _to_hosts(text: str) -> tuple[str | None, ...]:
-    return tuple(Route(None, host=host.strip()).host for host in text.split(","))
+    return tuple(Route(None, host=host).host for host in _to_list(text))
 
 
 _COOKIE: Mapping[str, Entry] = {
@@ -45,9 +55,9 @@ _COOKIE: Mapping[str, Entry] = {
     "cookie-http-only": ("http_only", to_bool),
     "cookie-same-site": ("same_site", _one_of("lax", "strict", "none")),
     "cookie-partitioned": ("partitioned", to_bool),
-    "cookie-max-age": ("max_age", to_duration),
-    "idle-timeout": ("idle_timeout", to_duration),
-    "absolute-timeout": ("absolute_timeout", to_duration),
+    "cookie-max-age": ("max_age", parse_duration),
+    "idle-timeout": ("idle_timeout", parse_duration),
+    "absolute-timeout": ("absolute_timeout", parse_duration),
     "on-lost": ("on_lost", _one_of("rebalance", "reject")),
 }
 _OTHER: Mapping[str, Entry] = {

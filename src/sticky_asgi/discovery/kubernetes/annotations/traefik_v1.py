@@ -14,7 +14,6 @@ from .values import refused, to_bool, to_same_site
 
 _PREFIX = "ingress.kubernetes.io/"
 _TRAEFIK = "traefik." + _PREFIX
-_LEGACY = "traefik.backend."
 
 #: The name that Traefik gives to the cookie of its oldest annotation.
 _OLDEST_NAME = "_TRAEFIK_BACKEND"
@@ -30,7 +29,7 @@ _NAMES: Mapping[str, Entry] = {
     "session-secure": ("secure", to_bool),
     "session-http-only": ("http_only", to_bool),
     "session-same-site": ("same_site", to_same_site),
-    "max-conn-amount": ("", refused("requests in flight are limited by the pool's max_requests")),
+    "max-conn-amount": ("", refused("requests in flight are limited by a backend's max_requests")),
     "max-conn-extractor-func": ("", refused("there is no limit per visitor")),
     "circuit-breaker-expression": ("", refused("backends that fail are seen to by ejection")),
     "buffering": ("", refused("what may be kept for a repeat is said by retry.replay_limit")),
@@ -56,7 +55,7 @@ def read_traefik_v1(annotations: Mapping[str, str], labels: Mapping[str, str]) -
             findings.read(key, *_NAMES[name])
     if _OLDEST in findings.texts:
         _read_oldest(findings)
-    findings.drop_without_switch(_TRAEFIK + 'affinity: "true"')
+    findings.warn_without_switch(_TRAEFIK + 'affinity: "true"')
     warn_of_name(findings)
     return findings
 

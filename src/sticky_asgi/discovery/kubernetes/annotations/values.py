@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from ....units import parse_duration
 from .findings import Parse
 
 _TRUE = ("1", "t", "T", "TRUE", "true", "True")
@@ -39,11 +38,6 @@ def to_max_age(text: str) -> int | None:
     if seconds < 0:
         raise ValueError("browsers would forget the cookie at once, and no visitor would be kept")
     return seconds or None
-
-
-def to_duration(text: str) -> float:
-    """`30m`, `12h`; a bare number is seconds."""
-    return parse_duration(text)
 
 
 def refused(reason: str) -> Parse:

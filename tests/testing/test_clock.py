@@ -1,4 +1,4 @@
-"""What users import for their own tests."""
+"""The virtual clock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from sticky_asgi import Backend, Gateway, Pool, SignedCookie
 from sticky_asgi.testing import VirtualClock
 
-from .apps import CounterApp
+from ..apps import CounterApp
 
 
 def test_a_virtual_clock_stands_until_it_is_moved() -> None:

@@ -1,0 +1,359 @@
+"""A pool follows its source: what it says, how fast, and what holds while it is away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from sticky_asgi import (
+    BackendsReplaced,
+    DiscoveryError,
+    DiscoveryFailed,
+    DiscoveryRecovered,
+    Pool,
+    Snapshot,
+    WatchOptions,
+)
+from sticky_asgi.discovery.watcher import Watcher, Watchers
+from sticky_asgi.events import PoolEvent
+from tests.discovery.sources import Scripted, snapshot
+from tests.loops import run_virtually, turn
+
+
+class Recorder:
+    """Notes what a pool says."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.events: list[PoolEvent] = []
+        pool.observers.add(self)
+
+    def observe(self, pool: Pool, event: PoolEvent) -> None:
+        self.events.append(event)
+
+
+@contextlib.asynccontextmanager
+async def watching(pool: Pool, chance: float = 1.0) -> AsyncIterator[Watcher]:
+    watcher = Watcher(pool, rng=lambda: chance)
+    try:
+        yield watcher
+    finally:
+        await watcher.aclose()
+
+
+def virtually(main: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """Have a coroutine function run as a test, in virtual time."""
+
+    def test() -> None:
+        run_virtually(main)
+
+    test.__name__, test.__doc__ = main.__name__, main.__doc__
+    return test
+
+
+def ids(pool: Pool) -> list[str]:
+    return [backend.id for backend in pool.backends]
+
+
+@virtually
+async def test_the_first_word_is_in_force_at_once() -> None:
+    source = Scripted(snapshot("ab"))
+    pool = Pool("shop", discovery=source)
+    assert not pool.watch_status.has_snapshot
+    async with watching(pool) as watcher:
+        await watcher.wait_for_start()
+        assert asyncio.get_running_loop().time() == 0
+        assert ids(pool) == ["a", "b"]
+        assert pool.watch_status.has_snapshot
+    assert source.ended == 1
+
+
+@virtually
+async def test_what_comes_together_is_put_in_force_together() -> None:
+    source = Scripted(snapshot("a"))
+    pool = Pool("shop", discovery=source)
+    async with watching(pool) as watcher:
+        await watcher.wait_for_start()
+        version = pool.version
+        for word in ("ab", "abc", "abcd"):
+            source.say(snapshot(word))
+            await asyncio.sleep(0.003)
+        assert ids(pool) == ["a"]
+        await asyncio.sleep(0.002)
+        assert ids(pool) == ["a", "b", "c", "d"]
+        assert pool.version == version + 1
+        # A steady stream puts nothing off: the time runs from the first word on.
+        for number in range(20):
+            source.say(snapshot([f"n{number}"]))
+            await asyncio.sleep(0.004)
+        assert pool.version >= version + 7
+
+
+@virtually
+async def test_pauses_grow_and_what_was_known_is_kept() -> None:
+    source = Scripted(snapshot("ab"), *[DiscoveryError("away")] * 8)
+    pool = Pool("shop", discovery=source, watch=WatchOptions(max_backoff=10))
+    heard = Recorder(pool)
+    async with watching(pool):
+        await asyncio.sleep(60)
+        assert source.began == pytest.approx([0, 0.8, 2.4, 5.6, 12, 22, 32, 42, 52]), (
+            "doubled, up to the longest"
+        )
+        assert ids(pool) == ["a", "b"]
+        assert pool.watch_status.failures == pool.watch_status.failures_total == 8
+        assert repr(pool) == "<Pool shop [2 active | 0 in flight | discovery: away]>"
+        assert heard.events[1] == DiscoveryFailed(pool="shop", reason="away", failures=1, pause=0.8)
+        source.say(snapshot("ac"))
+        await asyncio.sleep(0.1)
+        assert ids(pool) == ["a", "c"]
+        assert heard.events[-2:] == [
+            BackendsReplaced(pool="shop", added=("c",), removed=("b",)),
+            DiscoveryRecovered(pool="shop", failures=8),
+        ]
+        assert pool.watch_status.error is None
+        assert pool.watch_status.failures_total == 8
+
+
+@pytest.mark.parametrize(("chance", "pause"), [(0.0, 0.4), (0.5, 0.6), (1.0, 0.8)])
+def test_pauses_are_drawn_at_random(chance: float, pause: float) -> None:
+    async def main() -> None:
+        source = Scripted(DiscoveryError("away"))
+        async with watching(Pool("shop", discovery=source), chance):
+            await asyncio.sleep(2)
+        assert source.began == pytest.approx([0, pause])
+
+    run_virtually(main)
+
+
+@virtually
+async def test_a_source_may_ask_for_a_longer_pause() -> None:
+    source = Scripted(DiscoveryError("busy", retry_after=7))
+    async with watching(Pool("shop", discovery=source)):
+        await asyncio.sleep(9)
+    assert source.began == pytest.approx([0, 7])
+
+
+@virtually
+async def test_a_source_that_soon_fails_each_time_is_asked_ever_more_rarely() -> None:
+    """Though it says something each time."""
+    words = [word for _ in range(4) for word in (snapshot("a"), DiscoveryError("away"))]
+    source = Scripted(*words)
+    async with watching(Pool("shop", discovery=source)):
+        await asyncio.sleep(20)
+    assert source.began == pytest.approx([0, 0.8, 2.4, 5.6, 12])
+
+
+@virtually
+async def test_a_source_that_has_held_begins_with_short_pauses_again() -> None:
+    source = Scripted(*[DiscoveryError("away")] * 3)
+    async with watching(Pool("shop", discovery=source)):
+        await asyncio.sleep(40)
+        source.say(DiscoveryError("away"))
+        await asyncio.sleep(1)
+    assert source.began == pytest.approx([0, 0.8, 2.4, 5.6, 40.8])
+
+
+def test_the_log_has_each_reason_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        source = Scripted(
+            DiscoveryError("away"),
+            DiscoveryError("away"),
+            DiscoveryError("forbidden"),
+            snapshot("a"),
+        )
+        async with watching(Pool("shop", discovery=source)):
+            await asyncio.sleep(20)
+            source.say(DiscoveryError("away"))
+            await asyncio.sleep(1)
+
+    caplog.set_level(logging.INFO)
+    run_virtually(main)
+    assert [record.getMessage() for record in caplog.records] == [
+        "pool shop: discovery fails: away (its backends are not known yet)",
+        "pool shop: discovery fails: forbidden (its backends are not known yet)",
+        "pool shop: discovery is back",
+        "pool shop: discovery fails: away (its backends are kept)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        pytest.param(KeyError("web"), "KeyError: 'web'", id="bug"),
+        pytest.param(asyncio.CancelledError(), "CancelledError: ", id="cancelled within"),
+        pytest.param(
+            "a",
+            "TypeError: a source of backends must yield Snapshots, got 'a'",
+            id="something else",
+        ),
+    ],
+)
+def test_a_faulty_source_is_no_end(
+    word: Any, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        source = Scripted(snapshot("a"), word)
+        pool = Pool("shop", discovery=source)
+        async with watching(pool):
+            await asyncio.sleep(0.5)
+            assert pool.watch_status.error == reason
+            source.say(snapshot("b"))
+            await asyncio.sleep(1)
+            assert ids(pool) == ["b"]
+
+    run_virtually(main)
+    assert [record.exc_info is not None for record in caplog.records] == [True]
+
+
+class Ends:
+    """A source without an end's worth of words, as an iterator that cannot be closed."""
+
+    def watch(self) -> Ends:
+        return self
+
+    def __aiter__(self) -> Ends:
+        return self
+
+    async def __anext__(self) -> Snapshot:
+        raise StopAsyncIteration
+
+
+@virtually
+async def test_a_source_that_ends_has_failed() -> None:
+    pool = Pool("shop", discovery=Ends())
+    async with watching(pool):
+        await turn()
+        assert pool.watch_status.error == "the source has ended"
+
+
+@virtually
+async def test_the_start_waits_and_then_says_why() -> None:
+    source = Scripted(DiscoveryError("services is forbidden"))
+    async with watching(Pool("shop", discovery=source)) as watcher:
+        with pytest.raises(DiscoveryError) as caught:
+            await watcher.wait_for_start()
+    assert asyncio.get_running_loop().time() == pytest.approx(30)
+    assert str(caught.value) == (
+        "pool shop: <Scripted> named no backends within 30 seconds: services is forbidden"
+    )
+
+
+@virtually
+async def test_the_start_may_begin_with_nothing() -> None:
+    pool = Pool("shop", discovery=Scripted(), watch=WatchOptions(start="empty"))
+    async with watching(pool) as watcher:
+        await watcher.wait_for_start()
+    assert asyncio.get_running_loop().time() == 0
+    assert not pool.watch_status.has_snapshot
+
+
+@virtually
+async def test_another_source_takes_over() -> None:
+    """What the first one has said holds until the second one speaks."""
+    first, second = Scripted(snapshot("ab")), Scripted()
+    pool = Pool("shop", discovery=first)
+    async with watching(pool):
+        await turn()
+        pool.adopt(Pool("shop", discovery=second))
+        await turn()
+        assert (first.ended, len(second.began)) == (1, 1)
+        assert ids(pool) == ["a", "b"]
+        assert pool.watch_status.has_snapshot
+        first.say(snapshot("x"))
+        second.say(snapshot("bc"))
+        await asyncio.sleep(0.1)
+        assert ids(pool) == ["b", "c"]
+        pool.adopt(Pool("shop", ["http://z"]))
+        await turn()
+        assert (second.ended, ids(pool)) == (1, ["z:80"])
+        pool.adopt(Pool("shop", discovery=first))
+        await asyncio.sleep(0.1)
+        assert ids(pool) == ["x"]
+
+
+class Equal(Scripted):
+    """A source that is the same one as all of its kind."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Equal)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@virtually
+async def test_an_equal_source_leaves_the_watch_alone() -> None:
+    first = Equal(snapshot("ab"))
+    pool = Pool("shop", discovery=first)
+    async with watching(pool):
+        await turn()
+        pool.adopt(Pool("shop", discovery=Equal(), slow_start=None))
+        await turn()
+        assert (first.ended, ids(pool), pool.slow_start) == (0, ["a", "b"], None)
+
+
+class Stubborn:
+    """A source that does not end when it is told to."""
+
+    def __init__(self) -> None:
+        self.ends = asyncio.Event()
+
+    async def watch(self) -> AsyncIterator[Snapshot]:
+        yield snapshot("a")
+        while not self.ends.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.ends.wait()
+
+
+def test_a_source_that_does_not_end_holds_up_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        source = Stubborn()
+        async with watching(Pool("shop", discovery=source)):
+            await turn()
+        assert asyncio.get_running_loop().time() == pytest.approx(1)
+        source.ends.set()
+        await turn()
+
+    run_virtually(main)
+    assert caplog.messages == ["pool shop: its discovery does not end"]
+
+
+@virtually
+async def test_watchers_follow_the_pools_there_are() -> None:
+    sources = Scripted(snapshot("a")), Scripted(snapshot("b"))
+    pools = [Pool(f"p{number}", discovery=source) for number, source in enumerate(sources)]
+    watchers = Watchers()
+    watchers.follow([*pools, Pool("fixed", ["http://x"])])
+    await watchers.wait_for_start()
+    assert [ids(pool) for pool in pools] == [["a"], ["b"]]
+    watchers.follow(pools[1:])
+    await turn()
+    assert [source.ended for source in sources] == [1, 0]
+    assert repr(watchers) == "<Watchers of 1 pools>"
+    await watchers.aclose()
+    assert [source.ended for source in sources] == [1, 1]
+    assert not any(pool.followers for pool in pools)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        pytest.param(
+            {"start": "later"}, "start must be 'wait' or 'empty', got 'later'", id="start"
+        ),
+        pytest.param({"start_timeout": 0}, "start_timeout must be .* got 0", id="timeout"),
+        pytest.param({"debounce": -1}, "debounce must be .* got -1", id="debounce"),
+        pytest.param({"min_backoff": "1s"}, "min_backoff must be .* got '1s'", id="text"),
+        pytest.param(
+            {"max_backoff": 0.5},
+            r"max_backoff must be at least min_backoff \(0.8\), got 0.5",
+            id="order",
+        ),
+    ],
+)
+def test_bad_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        WatchOptions(**options)
