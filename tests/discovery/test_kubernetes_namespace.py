@@ -55,6 +55,9 @@ def test_pools_come_and_go() -> None:
             assert pods_of(pools["api"].snapshot) == ["api-0"]
             assert pools["api"].snapshot.affinity is None
 
+            k8s.fake.patch("services", "shop", "web", {"metadata": {"labels": {"a": "b"}}})
+            assert await told.is_silent()
+
             k8s.pods("a", ready=False)
             changed = by_name(await told.next())
             assert changed["api"] is pools["api"]

@@ -49,6 +49,8 @@ def test_a_pod_needs_no_settings(
         monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
         # Nothing of this is for the API server.
         monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+        monkeypatch.setenv("NO_PROXY", "")
+        monkeypatch.setenv("no_proxy", "")
         monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
         run(main)
 

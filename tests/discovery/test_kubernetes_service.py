@@ -174,9 +174,13 @@ def test_a_service_that_loses_its_port_fails_once_and_is_waited_for() -> None:
             assert k8s.count()["list", "services"] == 0
             k8s.fake.patch("services", "shop", "web", {"spec": {"ports": [HTTP]}})
             assert pods_of(await told.next()) == ["a"]
-            # What was wrong is said again if it happens again.
+            # What was wrong is said again if it happens again, or after another failure.
             k8s.fake.patch("services", "shop", "web", {"spec": {"ports": [OTHER]}})
             assert str(await told.fails()) == str(error)
+        k8s.fake.fail(500, "watch", times=2)
+        assert "500" in str(await failure_of(source.watch()))
+        k8s.fake.clear_faults()
+        assert str(await failure_of(source.watch())) == str(error)
 
     OTHER, HTTP = {"name": "other", "port": 81}, {"name": "http", "port": 80}
     with cluster() as k8s:
