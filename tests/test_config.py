@@ -40,8 +40,8 @@ from sticky_asgi import (
 )
 from sticky_asgi.affinity.session_persistence import DURATION_PATTERN as GO_DURATION_PATTERN
 from sticky_asgi.config import Config, ConfigError, json_schema, load, parse, quick, wrong_chain
+from sticky_asgi.config_affinity import CookieSection
 from sticky_asgi.config_model import (
-    CookieSection,
     Document,
     EjectionSection,
     HealthCheckSection,
@@ -681,9 +681,9 @@ NAMES = "round_robin, random, least_requests, two_choices, least_time, consisten
          "ejection.max_duration: must be at least duration 60.0, got 30.0"),
         ("slow_start: 0", "slow_start: must be a positive number of seconds or null, got 0.0"),
         ("panic: some", "panic: unknown value 'some'; one of all, none"),
-        ("affinity: {}", "affinity: takes either cookie or session_persistence"),
+        ("affinity: {}", "affinity: takes either cookie, session_persistence or annotations"),
         ("affinity: {cookie: {}, session_persistence: {}}",
-         "affinity: takes either cookie or session_persistence"),
+         "affinity: takes either cookie, session_persistence or annotations"),
         ("affinity: {cookie: null}", "affinity.cookie: must be a mapping such as {}, got null"),
         (
             "affinity: {cookie: {}, on_lost: rebalnce}",
@@ -841,7 +841,6 @@ def test_mistakes_at_the_top(text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("discovery: {dns: x}", "discovery: discovery is"),
         ("affinity: {cookie: {}, consistent_hash: {}}",
          "affinity.consistent_hash: affinity by hash is"),
         ("affinity: {cookie: {}, header: x}", "affinity.header: affinity by header is"),
@@ -1093,7 +1092,7 @@ def test_the_schema() -> None:
     schema = json_schema()
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert set(schema["properties"]) == set(Document.model_fields)
-    assert schema["required"] == ["pools"]
+    assert [kind["required"] for kind in schema["anyOf"]] == [["pools"], ["discovery"]]
     assert schema["additionalProperties"] is False
     sections = schema["$defs"]
     pool = sections["PoolSection"]["properties"]
@@ -1102,7 +1101,7 @@ def test_the_schema() -> None:
     }
     assert {"enum": NAMES.split(", "), "type": "string"} in pool["balancer"]["anyOf"]
     assert pool["balancer"]["default"] == "round_robin"
-    assert pool["discovery"]["type"] == "null"
+    assert pool["discovery"]["anyOf"][0] == {"$ref": "#/$defs/DiscoverySection"}
     connect = sections["TimeoutsSection"]["properties"]["connect"]
     assert connect["default"] == 5
     assert connect["description"]
@@ -1118,6 +1117,7 @@ def test_the_schema() -> None:
     assert sections["AffinitySection"]["oneOf"] == [
         {"required": ["cookie"]},
         {"required": ["session_persistence"]},
+        {"required": ["annotations"]},
     ]
     for name, section in sections.items():
         assert section["additionalProperties"] is False, name

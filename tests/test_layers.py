@@ -57,6 +57,8 @@ LAYERS = (
     ("middleware", "admin", "contrib"),
     (
         "config",
+        "config_affinity",
+        "config_discovery",
         "config_fields",
         "config_model",
         "config_problems",
