@@ -162,6 +162,14 @@ def test_a_service_that_cannot_be_used_is_named_once_and_disturbs_nobody(
             k8s.fake.patch("services", "shop", "web", {"spec": {"ports": ports}})
             assert pods_of(by_name(await told.next())["web"].snapshot) == ["a"]
             assert len(messages(caplog)) == 2
+            # One that is made anew is named again.
+            k8s.fake.delete("services", "shop", "odd")
+            assert await told.is_silent()
+            k8s.fake.create(
+                service("odd", namespace="shop", ports={"x": 1, "y": 2}, annotations=ARTICLE)
+            )
+            assert await told.is_silent()
+            assert len(lines_of(caplog, "shop/odd")) == 2
 
     with cluster() as k8s:
         add(k8s, "odd", ports={"x": 1, "y": 2})

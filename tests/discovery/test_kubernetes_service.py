@@ -11,7 +11,7 @@ import pytest
 
 from sticky_asgi import DiscoveryError, Intent
 from sticky_asgi.discovery import KubernetesService
-from sticky_asgi.testing.kubernetes import endpoint, service
+from sticky_asgi.testing.kubernetes import endpoint, endpoint_slice, service
 from tests.loops import run
 
 from .kubernetes_cluster import cluster, failure_of, following, opened, pods_of
@@ -125,6 +125,10 @@ def test_a_service_that_does_not_exist_has_no_backends(caplog: pytest.LogCapture
         source = KubernetesService("late", namespace="shop", url=k8s.server.url)
         async with following(source.watch()) as told:
             assert (await told.next()).backends == ()
+            for _ in range(2):
+                k8s.fake.create(endpoint_slice("late", [], namespace="shop"))
+                k8s.fake.delete("endpointslices", "shop", "late-1")
+            assert await told.is_silent()
             assert messages(caplog) == ["kubernetes: service shop/late: does not exist"]
             # A Service that is not ours: not all servers know selectors.
             k8s.annotate(affinity="false")
