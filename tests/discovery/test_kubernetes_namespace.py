@@ -16,7 +16,7 @@ from tests.loops import run
 
 from .kubernetes_cluster import Cluster, cluster, following, opened, pods_of
 from .kubernetes_objects import ARTICLE
-from .test_kubernetes_service import lines_of, messages
+from .test_kubernetes_service import lines_of, messages, said
 
 Pools = Mapping[str, DiscoveredPool]
 
@@ -157,7 +157,7 @@ def test_a_service_that_cannot_be_used_is_named_once_and_disturbs_nobody(
             assert await told.is_silent()
             k8s.pods("a")
             assert await told.is_silent()
-            assert len(lines_of(caplog, "shop/web")) == 1
+            assert len(await said(caplog, "shop/web")) == 1
             ports = [{"name": "http", "port": 1}, {"name": "y", "port": 2}]
             k8s.fake.patch("services", "shop", "web", {"spec": {"ports": ports}})
             assert pods_of(by_name(await told.next())["web"].snapshot) == ["a"]
@@ -169,7 +169,7 @@ def test_a_service_that_cannot_be_used_is_named_once_and_disturbs_nobody(
                 service("odd", namespace="shop", ports={"x": 1, "y": 2}, annotations=ARTICLE)
             )
             assert await told.is_silent()
-            assert len(lines_of(caplog, "shop/odd")) == 2
+            assert len(await said(caplog, "shop/odd", 2)) == 2
 
     with cluster() as k8s:
         add(k8s, "odd", ports={"x": 1, "y": 2})
