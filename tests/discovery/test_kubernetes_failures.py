@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from sticky_asgi import DiscoveryError
 from sticky_asgi.discovery import KubernetesService
 from sticky_asgi.discovery.kubernetes import api, reflector
-from sticky_asgi.testing.kubernetes import KubernetesError
+from sticky_asgi.testing.kubernetes import KubernetesError, endpoint, endpoint_slice, service
 from tests.loops import run
 from tests.servers import RawBackend, refusing_port, serve
 
@@ -656,6 +656,42 @@ def test_a_server_that_does_not_speak_http() -> None:
         assert "list services" in str(await failure_of(source.watch()))
 
     with RawBackend(lambda connection: connection.send(b"SSH-2.0-OpenSSH\r\n")) as peer:
+        run(main)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"<html>no upstream</html>", b"[1]", b"", b"x" * 200_000],
+    ids=["html", "json", "", "long"],
+)
+def test_a_refusal_by_something_else_than_an_api_server(body: bytes) -> None:
+    async def main() -> None:
+        source = KubernetesService("web", namespace="shop", url=server.url)
+        error = await failure_of(source.watch())
+        assert str(error).endswith("in namespace shop: 502 Bad Gateway")
+
+    with serve(Response(body, status_code=502), lifespan="off") as server:
+        run(main)
+
+
+def test_a_server_that_does_not_know_of_selectors() -> None:
+    async def main() -> None:
+        source = KubernetesService("web", namespace="shop", url=server.url)
+        async with following(source.watch()) as told:
+            assert pods_of(await told.next()) == ["a"]
+
+    items = [service("api"), service("web")]
+    items += [
+        endpoint_slice(name, [endpoint("127.0.1.1", pod=pod)], name=f"{name}-1")
+        for name, pod in (("api", "b"), ("web", "a"))
+    ]
+
+    async def either(scope: Scope, receive: Receive, send: Send) -> None:
+        kind = "Service" if scope["path"].endswith("/services") else "EndpointSlice"
+        listed = {"metadata": {}, "items": [item for item in items if item["kind"] == kind]}
+        await Liar(listed)(scope, receive, send)
+
+    with serve(either, lifespan="off") as server:
         run(main)
 
 
