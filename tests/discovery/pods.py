@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from sticky_asgi.testing.kubernetes import endpoint
 from tests.apps import lifespan, respond_json
-from tests.servers import RawResponse, RunningServer, request
+from tests.servers import WAIT, RawResponse, RunningServer, eventually, request
 
 
 class Memory:
@@ -163,3 +164,43 @@ def pods_at(**addresses: str) -> Iterator[Pods]:
         for name, address in addresses.items():
             pods.start(name, address)
         yield pods
+
+
+class Load:
+    """Visitors who come all the time, some of them again and again. A context manager.
+
+    Attributes:
+        turns: How often everybody has come.
+        problems: Who did not find their session, and what failed.
+    """
+
+    def __init__(self, crowd: Crowd) -> None:
+        self.turns = 0
+        self.problems: list[object] = []
+        self._crowd = crowd
+        self._regulars = crowd.come(4)
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="visitors")
+
+    def _run(self) -> None:
+        try:
+            while not self._is_over.wait(0.01):
+                self.problems += [visitor for visitor in self._regulars if not visitor.stays()]
+                self._crowd.come(1)
+                self.turns += 1
+        except Exception as exc:
+            self.problems.append(exc)
+
+    def goes_on(self) -> None:
+        """Wait until everybody has come a few times more."""
+        turns = self.turns
+        eventually(lambda: self.turns >= turns + 3 or self.problems)
+        assert self.problems == []
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._is_over.set()
+        self._thread.join(WAIT)
