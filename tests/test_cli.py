@@ -79,7 +79,7 @@ def file(tmp_path: Path) -> Path:
 
 def cookie_for(file: Path, index: int = 0) -> str:
     pool = parse(file.read_text()).make_pools()["shop"]
-    ((_, header),) = pool.issue(pool.resolve(RequestInfo()), pool.backends[index])
+    ((_, header),) = pool.visitors.issue(pool.visitors.resolve(RequestInfo()), pool.backends[index])
     return header.partition(b";")[0].decode()
 
 
@@ -901,6 +901,6 @@ def test_another_missing_module_is_no_matter_of_the_extra() -> None:
 def test_signed_cookie_of_the_file_is_the_apis(file: Path) -> None:
     """What a gateway in Python issues under the same secret and names, the file's one accepts."""
     pool = sticky_asgi.Pool("shop", ["http://127.0.0.1:1"], affinity=SignedCookie(SECRET))
-    ((_, header),) = pool.issue(pool.resolve(RequestInfo()), pool.backends[0])
+    ((_, header),) = pool.visitors.issue(pool.visitors.resolve(RequestInfo()), pool.backends[0])
     result = invoke("inspect", "-c", str(file), "--", header.partition(b";")[0].decode())
     assert "backend       127.0.0.1:1\n" in result.stdout

@@ -40,8 +40,8 @@ from sticky_asgi import (
 )
 from sticky_asgi.affinity.session_persistence import DURATION_PATTERN as GO_DURATION_PATTERN
 from sticky_asgi.config import Config, ConfigError, json_schema, load, parse, quick, wrong_chain
+from sticky_asgi.config_affinity import CookieSection
 from sticky_asgi.config_model import (
-    CookieSection,
     Document,
     EjectionSection,
     HealthCheckSection,
@@ -181,9 +181,9 @@ routes:
     assert shop.tls is not None
     assert (shop.tls.server_name, shop.tls.verify) == ("b.example.org", False)
     assert shop.host == "backend"
-    assert shop.announces
-    assert not shop.makes_private
-    headers = shop.issue(shop.resolve(RequestInfo()), shop.backends[0])
+    assert shop.visitors.announces
+    assert not shop.visitors.makes_private
+    headers = shop.visitors.issue(shop.visitors.resolve(RequestInfo()), shop.backends[0])
     assert headers[0][1].partition(b";")[2] == (
         b" Path=/x; Domain=example.org; Max-Age=86400; Secure"
     )
@@ -681,9 +681,9 @@ NAMES = "round_robin, random, least_requests, two_choices, least_time, consisten
          "ejection.max_duration: must be at least duration 60.0, got 30.0"),
         ("slow_start: 0", "slow_start: must be a positive number of seconds or null, got 0.0"),
         ("panic: some", "panic: unknown value 'some'; one of all, none"),
-        ("affinity: {}", "affinity: takes either cookie or session_persistence"),
+        ("affinity: {}", "affinity: takes either cookie, session_persistence or annotations"),
         ("affinity: {cookie: {}, session_persistence: {}}",
-         "affinity: takes either cookie or session_persistence"),
+         "affinity: takes either cookie, session_persistence or annotations"),
         ("affinity: {cookie: null}", "affinity.cookie: must be a mapping such as {}, got null"),
         (
             "affinity: {cookie: {}, on_lost: rebalnce}",
@@ -841,7 +841,6 @@ def test_mistakes_at_the_top(text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("discovery: {dns: x}", "discovery: discovery is"),
         ("affinity: {cookie: {}, consistent_hash: {}}",
          "affinity.consistent_hash: affinity by hash is"),
         ("affinity: {cookie: {}, header: x}", "affinity.header: affinity by header is"),
@@ -924,9 +923,11 @@ def test_a_made_up_secret_lives_as_long_as_the_process() -> None:
     config = parse(text, environ={})
     assert config.needs_secret
     one, other = (parse(text, environ={}).make_pools()["shop"] for _ in range(2))
-    cookie = one.issue(one.resolve(RequestInfo()), one.backends[0])[0][1].partition(b";")[0]
+    cookie = one.visitors.issue(one.visitors.resolve(RequestInfo()), one.backends[0])[0][
+        1
+    ].partition(b";")[0]
     request = RequestInfo(headers=[(b"cookie", cookie)])
-    assert other.resolve(request).backend_id == "a:1"
+    assert other.visitors.resolve(request).backend_id == "a:1"
 
 
 def test_several_workers_need_a_secret() -> None:
@@ -978,7 +979,9 @@ def test_apply_keeps_what_pools_know() -> None:
     (pool,) = gateway.pools
     pool.set_intent("a:80", Intent.DOWN)
     lease = pool.lease(pool["b:80"])
-    cookie = pool.issue(pool.resolve(RequestInfo()), pool.backends[1])[0][1].partition(b";")[0]
+    cookie = pool.visitors.issue(pool.visitors.resolve(RequestInfo()), pool.backends[1])[0][
+        1
+    ].partition(b";")[0]
 
     after = parse(
         pools_of(
@@ -999,7 +1002,7 @@ def test_apply_keeps_what_pools_know() -> None:
     assert isinstance(pool.balancer, Random)
     assert gateway.forwarded
     assert "10.1.1.1" in gateway.trusted_proxies
-    assert pool.resolve(RequestInfo(headers=[(b"cookie", cookie)])).backend_id == "b:80"
+    assert pool.visitors.resolve(RequestInfo(headers=[(b"cookie", cookie)])).backend_id == "b:80"
     lease.release()
 
 
@@ -1093,7 +1096,7 @@ def test_the_schema() -> None:
     schema = json_schema()
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert set(schema["properties"]) == set(Document.model_fields)
-    assert schema["required"] == ["pools"]
+    assert [kind["required"] for kind in schema["anyOf"]] == [["pools"], ["discovery"]]
     assert schema["additionalProperties"] is False
     sections = schema["$defs"]
     pool = sections["PoolSection"]["properties"]
@@ -1102,7 +1105,7 @@ def test_the_schema() -> None:
     }
     assert {"enum": NAMES.split(", "), "type": "string"} in pool["balancer"]["anyOf"]
     assert pool["balancer"]["default"] == "round_robin"
-    assert pool["discovery"]["type"] == "null"
+    assert pool["discovery"]["anyOf"][0] == {"$ref": "#/$defs/DiscoverySection"}
     connect = sections["TimeoutsSection"]["properties"]["connect"]
     assert connect["default"] == 5
     assert connect["description"]
@@ -1118,6 +1121,7 @@ def test_the_schema() -> None:
     assert sections["AffinitySection"]["oneOf"] == [
         {"required": ["cookie"]},
         {"required": ["session_persistence"]},
+        {"required": ["annotations"]},
     ]
     for name, section in sections.items():
         assert section["additionalProperties"] is False, name

@@ -23,6 +23,7 @@ from . import TLS, Backend, Gateway, Listener, Pool, Route
 from .config_model import Document
 from .config_problems import problems_of
 from .config_yaml import Source
+from .discovery.pools import PoolDiscovery
 from .problems import KeyPath, Problem, dotted, nearest
 from .trusted_proxies import TrustedProxies
 
@@ -44,6 +45,7 @@ class ConfigError(ValueError):
 class _Parts(NamedTuple):
     pools: dict[str, Pool]
     routes: list[Route]
+    discovery: PoolDiscovery | None
 
 
 class Config:
@@ -63,8 +65,10 @@ class Config:
     @property
     def needs_secret(self) -> bool:
         """Whether there are affinity cookies and no secrets to sign them with."""
-        pools = self.document.pools.values()
-        return not self.document.secrets and any(pool.affinity is not None for pool in pools)
+        document = self.document
+        is_sticky = any(pool.is_sticky for pool in document.pools.values())
+        finds_sticky = document.discovery is not None and document.discovery.is_sticky
+        return not document.secrets and (is_sticky or finds_sticky)
 
     def build(self, *, listeners: Sequence[Listener] = ()) -> Gateway:
         """Make a gateway. Without secrets, one is made up that lives as long as the process."""
@@ -74,6 +78,7 @@ class Config:
             trusted_proxies=self.document.trusted_proxies,
             forwarded=self.document.forwarded,
             listeners=listeners,
+            discovery=parts.discovery,
         )
         for name, pool in parts.pools.items():
             self._drain(pool, {}, self._draining(name))
@@ -107,7 +112,7 @@ class Config:
                 route.pool = parts.pools[route.pool.name]
         gateway.trusted_proxies = TrustedProxies(self.document.trusted_proxies)
         gateway.forwarded = self.document.forwarded
-        gateway.replace_routes(parts.routes)
+        gateway.replace_routes(parts.routes, discovery=parts.discovery)
 
     def make_pools(self) -> dict[str, Pool]:
         """Every pool of the file, by name, as nobody uses it yet."""
@@ -124,9 +129,12 @@ class Config:
         pools = {
             name: section.make(name, keys, self.folder) for name, section in document.pools.items()
         }
+        finds = document.discovery
+        discovery = None if finds is None else finds.make(keys, self.folder)
         if document.routes is None:
-            return _Parts(pools, [Route(pool) for pool in pools.values()])
-        return _Parts(pools, [route.build(pools[route.pool]) for route in document.routes])
+            return _Parts(pools, [Route(pool) for pool in pools.values()], discovery)
+        routes = [route.build(pools[route.pool]) for route in document.routes]
+        return _Parts(pools, routes, discovery)
 
     def _draining(self, pool: str) -> dict[str, float | None]:
         """The deadlines of the backends that are to drain."""
@@ -150,16 +158,19 @@ class Config:
 
     @property
     def summary(self) -> str:
-        """`2 pools, 5 backends, 3 routes`."""
+        """`2 pools, 5 backends, 3 routes`, and which of these discovery adds to."""
         document = self.document
-        backends = sum(len(pool.backends) for pool in document.pools.values())
-        routes = 1 if document.routes is None else len(document.routes)
+        pools = document.pools.values()
+        backends = sum(len(pool.backends) for pool in pools)
+        routes = len(document.pools) if document.routes is None else len(document.routes)
+        finds_pools = document.discovery is not None
+        finds_backends = any(pool.discovery is not None for pool in pools)
         return ", ".join(
-            f"{count} {word}{'' if count == 1 else 's'}"
-            for count, word in (
-                (len(document.pools), "pool"),
-                (backends, "backend"),
-                (routes, "route"),
+            f"{count} {word}{'' if count == 1 else 's'}{' and those found' if finds else ''}"
+            for count, word, finds in (
+                (len(document.pools), "pool", finds_pools),
+                (backends, "backend", finds_backends or finds_pools),
+                (routes, "route", finds_pools),
             )
         )
 
@@ -294,6 +305,9 @@ def _wrong_references(source: Source) -> Iterator[tuple[KeyPath, str]]:
     """What only shows in the file as a whole; looked up in what it says, wrong or not."""
     yield from _twice(source.data, source)
     pools, routes = source.data.get("pools"), source.data.get("routes")
+    if source.data.get("discovery") is None and pools in (None, {}):
+        missing = "pools" not in source.data
+        yield ("pools",), "is missing" if missing else "must not be empty"
     names = list(pools) if isinstance(pools, dict) else []
     if len(names) > 1 and routes is None:
         path: KeyPath = ("routes",) if "routes" in source.data else ()
@@ -334,7 +348,7 @@ def _wrong_objects(config: Config, workers: int) -> Iterator[tuple[KeyPath, str]
     for name, section in config.document.pools.items():
         try:
             pool = section.make(name, ["-" * 16], config.folder)
-        except ValueError as exc:
+        except (ValueError, ImportError) as exc:
             yield ("pools", name), str(exc)
             continue
         if pool.tls is not None:

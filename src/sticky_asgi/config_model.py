@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -17,14 +17,15 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
-    WithJsonSchema,
 )
 
 from . import (
     TLS,
+    AnnotatedCookie,
     Backend,
     Balancer,
     ConsistentHash,
+    Discovery,
     Ejection,
     HealthCheck,
     LeastRequests,
@@ -38,6 +39,7 @@ from . import (
     SignedCookie,
     Timeouts,
     TwoChoices,
+    WatchOptions,
     WebSocketOptions,
     client_key,
     cookie_key,
@@ -46,13 +48,10 @@ from . import (
     query_key,
 )
 from .admin import StatusEndpoints
-from .affinity.session_persistence import (
-    DURATION_PATTERN,
-    read_duration,
-    read_session_persistence,
-)
-from .affinity.settings import CookieSettings
+from .config_affinity import AffinitySection, read_affinity
+from .config_discovery import DiscoverySection, NamespaceSection
 from .config_fields import Also, Drain, Duration, Integer, Number, Section, Size, not_yet
+from .discovery.pools import PoolDiscovery
 from .problems import nearest
 from .trusted_proxies import TrustedProxies
 
@@ -154,151 +153,6 @@ def _read_balancer(value: object) -> object:
         if name != "consistent_hash":
             raise ValueError(f"{name} takes no options: write 'balancer: {name}'")
     return value
-
-
-def _read_secure(value: object) -> object:
-    words = {"true": True, "false": False, "auto": "auto"}
-    found = words.get(str(value).lower())
-    if found is None:
-        raise ValueError("must be true, false or auto")
-    return found
-
-
-class CookieSection(Section):
-    """The signed cookie: everything `SignedCookie` takes."""
-
-    name: str | None = Field(None, description="Cookie name. Default: sticky_ and the pool's name.")
-    path: str = Field("/", description="Path the browser sends it for.")
-    domain: str | None = Field(None, description="null: this host only, not its subdomains.")
-    secure: Annotated[
-        Any, BeforeValidator(_read_secure, json_schema_input_type=bool | Literal["auto"])
-    ] = Field("auto", description="auto: over https only, if the visitor came by https.")
-    http_only: bool = Field(True, description="true: scripts cannot read it.")
-    same_site: Literal["lax", "strict", "none"] | None = Field(
-        "lax", description="null: the attribute is left out."
-    )
-    partitioned: bool = Field(False, description="true: one cookie per embedding site (CHIPS).")
-    max_age: Duration | None = Field(
-        None, description="How long the browser keeps it. null: until it is closed."
-    )
-    idle_timeout: Duration | None = Field(
-        None, description="How long a session lives without a request. null: for ever."
-    )
-    absolute_timeout: Duration | None = Field(
-        None, description="How long a session lives in all. null: for ever."
-    )
-    forward: bool = Field(False, description="true: backends get to see the cookie.")
-    private: bool = Field(
-        True, description="Mark cacheable responses that set the cookie as private."
-    )
-
-    def build(self, secrets: Sequence[str] = ("-" * 16,), **options: Any) -> SignedCookie:
-        return SignedCookie(secrets, **self.given(), **options)
-
-
-def _go_duration(value: object) -> object:
-    """What `read_session_persistence` takes for a duration; it needs no key to say so."""
-    try:
-        read_duration("", value)
-    except ValueError as exc:
-        raise ValueError(str(exc).strip()) from None
-    return value
-
-
-GoDuration: TypeAlias = Annotated[
-    str,
-    BeforeValidator(_go_duration),
-    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN}),
-]
-
-
-def _check_name(value: str | None) -> str | None:
-    try:
-        CookieSettings(name=value)
-    except ValueError as exc:
-        raise ValueError(str(exc).removeprefix("name ")) from None
-    return value
-
-
-class CookieConfigSection(Section):
-    """The cookie, in the words of older versions of Gateway API."""
-
-    lifetimeType: Literal["Session", "Permanent"] | None = Field(
-        None, description="Permanent: kept when the browser is closed; needs absoluteTimeout."
-    )
-
-
-class SessionCookieSection(CookieConfigSection):
-    """The cookie, in the words of Gateway API."""
-
-    name: Annotated[str | None, AfterValidator(_check_name)] = Field(
-        None, description="Cookie name. Default: sticky_ and the pool's name."
-    )
-    path: str | None = Field(None, description="Path the browser sends it for. Default: /.")
-
-    def build(self) -> CookieSettings:
-        return CookieSettings(path=self.path)
-
-
-class SessionPersistenceSection(Section):
-    """`sessionPersistence` of Gateway API, line by line."""
-
-    type: Literal["Cookie", "Header"] | None = Field(None, description="Cookie.")
-    sessionName: Annotated[str | None, AfterValidator(_check_name)] = Field(
-        None, description="The older word for cookie.name."
-    )
-    absoluteTimeout: GoDuration | None = Field(
-        None, description="How long a session lives in all. null: for ever."
-    )
-    idleTimeout: GoDuration | None = Field(
-        None, description="How long a session lives without a request. null: for ever."
-    )
-    cookie: SessionCookieSection | None = Field(None, description="Name, path and lifetime.")
-    cookieConfig: CookieConfigSection | None = Field(None, description="The older word for cookie.")
-    header: Annotated[None, not_yet("affinity by header is")] = None
-
-    def build(self) -> CookieSettings:
-        return read_session_persistence(self.model_dump(exclude_none=True))
-
-
-class AffinitySection(Section):
-    """How a visitor finds back to a backend."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "oneOf": [{"required": ["cookie"]}, {"required": ["session_persistence"]}],
-        }
-    )
-
-    cookie: CookieSection = Field(
-        default_factory=CookieSection.empty, description="A signed cookie; {} takes the defaults."
-    )
-    session_persistence: SessionPersistenceSection = Field(
-        default_factory=SessionPersistenceSection.empty,
-        description="The same in the words of Gateway API.",
-    )
-    on_lost: Literal["rebalance", "reject"] = Field(
-        "rebalance", description="A visitor whose backend is gone: to another one, or 503."
-    )
-    announce: bool = Field(
-        False, description="Tell backends the outcome in the request header Sticky-Session."
-    )
-    consistent_hash: Annotated[None, not_yet("affinity by hash is")] = None
-    header: Annotated[None, not_yet("affinity by header is")] = None
-    learned: Annotated[None, not_yet("learned affinity is")] = None
-
-    def build(self) -> SignedCookie:
-        return self.make(("-" * 16,))
-
-    def make(self, secrets: Sequence[str]) -> SignedCookie:
-        """The affinity under the file's secrets."""
-        given = self.model_fields_set & {"cookie", "session_persistence"}
-        if len(given) != 1:
-            raise ValueError("takes either cookie or session_persistence")
-        options: dict[str, Any] = {"on_lost": self.on_lost, "announce": self.announce}
-        if "cookie" in given:
-            return self.cookie.build(secrets, **options)
-        return SignedCookie(secrets, **self.session_persistence.build().given(), **options)
 
 
 class RetrySection(Section):
@@ -451,12 +305,9 @@ def _timeouts_off(value: object) -> object:
     return {"connect": None, "response": None, "idle": None} if value is None else value
 
 
-class PoolSection(Section):
-    """A set of backends and the policies for them."""
+class PoliciesSection(Section):
+    """How a pool treats its backends."""
 
-    backends: list[Annotated[BackendSection, BeforeValidator(_from_url), Also(type="string")]] = (
-        Field(min_length=1, description="URLs, or mappings that say more.")
-    )
     balancer: Annotated[
         BalancerSection,
         BeforeValidator(_read_balancer),
@@ -466,7 +317,13 @@ class PoolSection(Section):
         description="Who gets a new session.",
         json_schema_extra={"default": "round_robin"},
     )
-    affinity: AffinitySection | None = Field(None, description="null: every request is new.")
+    affinity: Annotated[
+        AffinitySection | None,
+        BeforeValidator(read_affinity),
+        Also(type="string", enum=["annotations"]),
+    ] = Field(
+        None, description="null: every request is new. With kubernetes, annotations by default."
+    )
     retry: RetrySection | None = Field(RetrySection.empty(), description="null: never.")
     timeouts: Annotated[TimeoutsSection, BeforeValidator(_timeouts_off), Also(type="null")] = Field(
         TimeoutsSection.empty(), description="null: none but keep_alive."
@@ -490,15 +347,41 @@ class PoolSection(Section):
     drain_header: bool = Field(
         False, description="true: any response with Sticky-Drain: 1 drains its backend."
     )
-    discovery: Annotated[None, not_yet("discovery is")] = None
 
-    def make(self, name: str, secrets: Sequence[str], folder: Path) -> Pool:
-        """The pool under its name."""
+    def make_pool(
+        self,
+        name: str,
+        secrets: Sequence[str],
+        folder: Path,
+        backends: Sequence[Backend] | None = None,
+        *,
+        discovery: Discovery | None = None,
+        watch: WatchOptions | None = None,
+        is_annotated: bool = False,
+    ) -> Pool:
+        """A pool with these policies.
+
+        Args:
+            name: Its name.
+            secrets: The file's.
+            folder: Where relative paths start.
+            backends: Its backends.
+            discovery: Where they come from, in place of that.
+            watch: How that is followed.
+            is_annotated: Whether annotations say what affinity is, where the file does not.
+        """
+        affinity: SignedCookie | AnnotatedCookie | None = None
+        if self.affinity is not None:
+            affinity = self.affinity.make(secrets)
+        elif is_annotated and "affinity" not in self.model_fields_set:
+            affinity = AnnotatedCookie(secrets)
         return Pool(
             name,
-            [backend.build() for backend in self.backends],
+            backends,
+            discovery=discovery,
+            watch=watch or WatchOptions(),
             balancer=self.balancer.build(),
-            affinity=None if self.affinity is None else self.affinity.make(secrets),
+            affinity=affinity,
             retry=None if self.retry is None else self.retry.build(),
             timeouts=self.timeouts.build(),
             limits=self.limits.build(),
@@ -511,6 +394,86 @@ class PoolSection(Section):
             drain_header=self.drain_header,
             host=self.host,
         )
+
+
+class PoolSection(PoliciesSection):
+    """A set of backends and the policies for them."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["backends"]}, {"required": ["discovery"]}]}
+    )
+
+    backends: list[Annotated[BackendSection, BeforeValidator(_from_url), Also(type="string")]] = (
+        Field([], min_length=1, description="URLs, or mappings that say more.")
+    )
+    discovery: DiscoverySection | None = Field(
+        None, description="Where the backends come from instead."
+    )
+
+    def build(self) -> None:
+        if (self.discovery is None) == ("backends" not in self.model_fields_set):
+            raise ValueError("takes either backends or discovery")
+        is_annotated = self.discovery is not None and self.discovery.kubernetes is not None
+        wants = self.affinity is not None and "annotations" in self.affinity.model_fields_set
+        if wants and not is_annotated:
+            raise ValueError("affinity: annotations come with discovery from kubernetes only")
+
+    @property
+    def is_sticky(self) -> bool:
+        """Whether it may have affinity, which needs a secret."""
+        return self.affinity is not None or (
+            self.discovery is not None
+            and self.discovery.kubernetes is not None
+            and "affinity" not in self.model_fields_set
+        )
+
+    def make(self, name: str, secrets: Sequence[str], folder: Path) -> Pool:
+        """The pool under its name."""
+        if self.discovery is None:
+            backends = [backend.build() for backend in self.backends]
+            return self.make_pool(name, secrets, folder, backends)
+        return self.make_pool(
+            name,
+            secrets,
+            folder,
+            discovery=self.discovery.make(folder),
+            watch=self.discovery.watch,
+            is_annotated=self.discovery.kubernetes is not None,
+        )
+
+
+class PoolDiscoverySection(Section):
+    """Pools that are found, and what they have in common."""
+
+    kubernetes: NamespaceSection = Field(description="Every annotated Service of a namespace.")
+    pool: PoliciesSection = Field(
+        default_factory=PoliciesSection.empty, description="The policies of each pool."
+    )
+    start: Literal["wait", "empty"] = Field(
+        "wait", description="Until the first word is there: wait, or begin with no pools."
+    )
+    start_timeout: Duration | None = Field(30, description="How long the start waits.")
+
+    def build(self) -> WatchOptions:
+        return WatchOptions(
+            **{key: value for key, value in self.given().items() if key.startswith("start")}
+        )
+
+    @property
+    def is_sticky(self) -> bool:
+        """Whether the pools may have affinity, which needs a secret."""
+        policies = self.pool
+        return policies.affinity is not None or "affinity" not in policies.model_fields_set
+
+    def make(self, secrets: Sequence[str], folder: Path) -> PoolDiscovery:
+        """What finds the pools."""
+
+        def make_pool(name: str, discovery: Discovery) -> Pool:
+            return self.pool.make_pool(
+                name, secrets, folder, discovery=discovery, is_annotated=True
+            )
+
+        return PoolDiscovery(self.kubernetes.make(folder), make_pool, watch=self.build())
 
 
 class RouteSection(Section):
@@ -560,6 +523,15 @@ class AdminSection(Section):
 class Document(Section):
     """The whole file."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["pools"], "properties": {"pools": {"minProperties": 1}}},
+                {"required": ["discovery"]},
+            ]
+        }
+    )
+
     secrets: Annotated[
         list[Annotated[str, AfterValidator(_check_secret)]],
         BeforeValidator(
@@ -573,7 +545,10 @@ class Document(Section):
         [], description="Addresses, networks or 'unix', whose forwarded headers are believed."
     )
     forwarded: bool = Field(False, description="Write the Forwarded header (RFC 7239) too.")
-    pools: dict[str, PoolSection] = Field(min_length=1, description="Pools by name.")
+    pools: dict[str, PoolSection] = Field({}, description="Pools by name.")
+    discovery: PoolDiscoverySection | None = Field(
+        None, description="Where more pools come from, with the routes to them."
+    )
     routes: list[RouteSection] | None = Field(
         None, min_length=1, description="Default, with one pool: every path goes there."
     )

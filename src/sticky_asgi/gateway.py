@@ -10,13 +10,17 @@ import logging
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
+from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
 
 from starlette.types import Receive, Scope, Send
 
 from .call import Call
+from .checks import check_type
+from .discovery.pools import PoolDiscovery, PoolFollower
 from .error_response import ErrorResponse, can_refuse, default_error_response, send_error
 from .events import (
+    Event,
     EventListener,
     IntentChanged,
     Listener,
@@ -42,6 +46,9 @@ from .trusted_proxies import TrustedProxies
 from .upstream import (
     check_transport,
 )
+
+if TYPE_CHECKING:
+    from .discovery.kubernetes import DiscoveredPool
 
 logger = logging.getLogger("sticky_asgi")
 
@@ -69,10 +76,12 @@ class Gateway:
         forwarded: Whether to write the Forwarded header (RFC 7239) besides X-Forwarded-*.
             Default False.
         max_head: Largest request header section in bytes. Default 65536; beyond it: 431.
+        discovery: Finds pools, and routes to them, besides those in `pools`, which may be empty
+            then. They are followed as long as the gateway's lifespan lasts.
 
     Raises:
-        ValueError: No route, two pools of one name, a bad network, an object as `transport` of a
-            pool that is none.
+        ValueError: No route and no discovery, two pools of one name, a bad network, an object as
+            `transport` of a pool that is none.
         TypeError: Something else than routes, or a listener that cannot be told.
     """
 
@@ -85,15 +94,18 @@ class Gateway:
         listeners: Sequence[Listener | EventListener] = (),
         forwarded: bool = False,
         max_head: int = 65536,
+        discovery: PoolDiscovery | None = None,
     ) -> None:
+        check_type("discovery", discovery, PoolDiscovery, None)
         self.trusted_proxies = TrustedProxies(trusted_proxies)
         self.error_response = error_response or default_error_response
         self.listeners = Listeners(listeners)
         self.forwarded = forwarded
         self.max_head = max_head
-        self._table = _checked(pools)
+        self.discovery = discovery
+        self._fixed, self._table = self._routes_of(pools, discovery)
         self._readers: dict[Pool, tuple[HeadReader, tuple[object, ...]]] = {}
-        self._runtimes = Runtimes(lambda: self.pools)
+        self._runtimes = Runtimes(lambda: self.pools, self._make_pool_follower)
         self._was_ready = False
         self._observe_pools()
         self._entered: WeakKeyDictionary[asyncio.AbstractEventLoop, list[AsyncExitStack]] = (
@@ -116,21 +128,65 @@ class Gateway:
         backends are better than none.
         """
         if not self._was_ready:
-            self._was_ready = all(
+            finds = self.discovery
+            self._was_ready = (finds is None or finds.status.has_snapshot) and all(
                 pool.discovery is None or pool.watch_status.has_snapshot for pool in self.pools
             )
         return self._was_ready
 
-    def replace_routes(self, pools: Routes) -> None:
+    def replace_routes(
+        self, pools: Routes, *, discovery: PoolDiscovery | Literal["keep"] | None = "keep"
+    ) -> None:
         """Put other routes in force, at once; what is under way ends as it began.
 
         Any thread may call it. Raises as the constructor does, and then nothing has changed.
+
+        Args:
+            pools: Pools by path prefix, or a list of `Route`.
+            discovery: What finds more of them. Pools that were found stay until another source
+                has spoken. Default: as before.
         """
-        self._table = _checked(pools)
+        if discovery != "keep":
+            check_type("discovery", discovery, PoolDiscovery, None)
+        before, others = self.discovery, self.discovery if discovery == "keep" else discovery
+        self._fixed, self._table = self._routes_of(pools, others)
+        if before is not None and others is not None and others is not before:
+            before.adopt(others)
+            self._fixed, self._table = self._routes_of(pools, before)
+        else:
+            self.discovery = others
+        self._routes_changed()
+
+    @staticmethod
+    def _routes_of(
+        pools: Routes, discovery: PoolDiscovery | None
+    ) -> tuple[tuple[Route, ...], RouteTable]:
+        """The routes of the program, and these with those that were found."""
+        finds = discovery is not None
+        fixed = RouteTable(pools, may_be_empty=finds)
+        for pool in fixed.pools:
+            check_transport(pool.transport)
+        found = () if discovery is None else discovery.routes
+        names = {pool.name for pool in fixed.pools}
+        found = tuple(route for route in found if route.pool and route.pool.name not in names)
+        return fixed.routes, RouteTable([*fixed.routes, *found], may_be_empty=finds)
+
+    def _routes_changed(self) -> None:
         self._readers = {}
         self._runtimes.follow_routes()
         self._runtimes.expect_ends_of_drains()
         self._observe_pools()
+
+    def _make_pool_follower(self) -> PoolFollower:
+        def tell_event(event: Event) -> None:
+            tell(self.listeners.of_events, event)
+
+        return PoolFollower(lambda: self.discovery, self._follow_pools, tell_event)
+
+    def _follow_pools(self, found: Sequence[DiscoveredPool]) -> None:
+        if self.discovery is not None and self.discovery.follow(found, self._fixed):
+            self._fixed, self._table = self._routes_of(self._fixed, self.discovery)
+            self._routes_changed()
 
     def _observe_pools(self) -> None:
         for pool in self.pools:
@@ -229,10 +285,3 @@ class Gateway:
 
     def __repr__(self) -> str:
         return f"<Gateway {', '.join(map(repr, self.routes))}>"
-
-
-def _checked(pools: Routes) -> RouteTable:
-    table = RouteTable(pools)
-    for pool in table.pools:
-        check_transport(pool.transport)
-    return table

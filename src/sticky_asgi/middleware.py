@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from .discovery.pools import PoolDiscovery
 from .error_response import ErrorResponse
 from .events import EventListener, Listener
 from .gateway import Gateway
@@ -25,6 +26,7 @@ class GatewayMiddleware:
         listeners: See `Gateway`.
         forwarded: See `Gateway`.
         max_head: See `Gateway`.
+        discovery: See `Gateway`.
 
     Raises:
         ValueError: See `Gateway`.
@@ -44,6 +46,7 @@ class GatewayMiddleware:
         listeners: Sequence[Listener | EventListener] = (),
         forwarded: bool = False,
         max_head: int = 65536,
+        discovery: PoolDiscovery | None = None,
     ) -> None:
         self.app = app
         self.gateway = Gateway(
@@ -53,6 +56,7 @@ class GatewayMiddleware:
             listeners=listeners,
             forwarded=forwarded,
             max_head=max_head,
+            discovery=discovery,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

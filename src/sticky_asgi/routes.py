@@ -164,13 +164,14 @@ class RouteTable:
 
     Args:
         routes: Pools by path prefix, or a list of `Route`.
+        may_be_empty: Whether there may be no route at all. Default False.
 
     Raises:
         ValueError: Two pools of one name, two entries of one path, or no route at all.
         TypeError: Something else than routes.
     """
 
-    def __init__(self, routes: Routes) -> None:
+    def __init__(self, routes: Routes, *, may_be_empty: bool = False) -> None:
         if isinstance(routes, Mapping):
             routes = _routes_of(routes)
         elif not isinstance(routes, Sequence):
@@ -178,7 +179,7 @@ class RouteTable:
         for route in routes:
             if not isinstance(route, Route):
                 raise TypeError(_EXPECTED + repr(route))
-        if not routes:
+        if not routes and not may_be_empty:
             raise ValueError("pools must have at least one route")
         self.routes = tuple(sorted(routes, key=lambda route: -len(route.path)))
         by_name: dict[str, Pool] = {}
@@ -187,9 +188,10 @@ class RouteTable:
             if pool is not None and by_name.setdefault(pool.name, pool) is not pool:
                 raise ValueError(f"two pools have the name {pool.name!r}")
         self.pools = tuple(by_name.values())
-        first = self.routes[0]
         #: A route that every request takes, if there is one.
-        self._only = first if first.matches_all else None
+        self._only: Route | None = None
+        if self.routes and self.routes[0].matches_all:
+            self._only = self.routes[0]
 
     def match(self, scope: Mapping[str, Any]) -> Route | None:
         """The route of a request, or None."""

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from weakref import WeakKeyDictionary
 
 from .backend import BackendState, Intent
+from .discovery.pools import PoolFollower
 from .discovery.watcher import Watchers
 from .exceptions import DrainEnded
 from .exchange import ClientWatch
@@ -30,10 +31,17 @@ class Runtimes:
 
     Args:
         pools: Tells the gateway's present pools.
+        make_pool_follower: Makes what follows the gateway's source of pools. Default None: it has
+            none.
     """
 
-    def __init__(self, pools: Callable[[], tuple[Pool, ...]]) -> None:
+    def __init__(
+        self,
+        pools: Callable[[], tuple[Pool, ...]],
+        make_pool_follower: Callable[[], PoolFollower] | None = None,
+    ) -> None:
         self._pools = pools
+        self._make_pool_follower = make_pool_follower
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
         self._has_warned = False
 
@@ -102,10 +110,16 @@ class Runtimes:
             stack.push_async_callback(runtime.probers.aclose)
             runtime.watchers = Watchers()
             stack.push_async_callback(runtime.watchers.aclose)
+            if self._make_pool_follower is not None:
+                runtime.pool_follower = self._make_pool_follower()
+                stack.push_async_callback(runtime.pool_follower.aclose)
             self.expect_ends_of_drains()
             try:
                 if previous is not None and previous.guard is not None:
                     await previous.guard.aclose()
+                if runtime.pool_follower is not None:
+                    runtime.pool_follower.look()
+                    await runtime.pool_follower.wait_for_start()
                 runtime.watchers.follow(self._pools())
                 await runtime.watchers.wait_for_start()
                 runtime.probers.follow(self._pools())
@@ -157,6 +171,7 @@ class Runtime:
         #: None where no lifespan holds them.
         self.probers: Probers | None = None
         self.watchers: Watchers | None = None
+        self.pool_follower: PoolFollower | None = None
         self.guard: AsyncGenerator[None, None] | None = None
         self._drains: dict[BackendState, asyncio.TimerHandle] = {}
 
@@ -169,6 +184,8 @@ class Runtime:
             self.probers.follow(pools)
         if self.watchers is not None:
             self.watchers.follow(pools)
+        if self.pool_follower is not None:
+            self.pool_follower.look()
 
     def expect_end_of_drain(self, pool: Pool, state: BackendState) -> None:
         """End a backend's drain at its deadline, unless it is taken back or put off till then."""

@@ -147,7 +147,7 @@ def test_a_long_answer_comes_over_tcp() -> None:
 
 
 def test_too_many_are_refused() -> None:
-    with pytest.raises(DiscoveryError, match="3 backends are more than max_backends=2"):
+    with pytest.raises(DiscoveryError, match="3 records are more than max_backends=2"):
         ask(lambda s: s.set("web.test", "A", "127.0.0.1", "127.0.0.2", "127.0.0.3"), max_backends=2)
 
 
@@ -227,7 +227,7 @@ def test_an_empty_answer_is_believed_after_the_grace(lose: Callable[[DnsServer],
             time.now += 28
             with pytest.raises(DiscoveryError):
                 await first(discovery)
-            time.now += 2
+            time.now += 3
             snapshots = discovery.watch()
             assert await anext(snapshots) == Snapshot(backends=())
             time.pauses.clear()
@@ -250,6 +250,23 @@ def test_one_answer_that_is_not_empty_begins_the_grace_anew() -> None:
                 server.set("web.test", "A", "127.0.0.1")
                 await first(discovery)
                 server.remove("web.test")
+
+    run(main)
+
+
+def test_a_failure_begins_the_grace_anew() -> None:
+    """A server that is coming back may say that there is no such name before it knows better."""
+
+    async def main() -> None:
+        async with DnsServer() as server:
+            time = Time()
+            discovery = source(server, grace=30, time=time)
+            for fault in ("nxdomain", "servfail", "nxdomain"):
+                server.fail(cast(Any, fault))
+                with pytest.raises(DiscoveryError):
+                    await first(discovery)
+                time.now += 31
+            assert await first(discovery) == Snapshot(backends=())
 
     run(main)
 
@@ -461,6 +478,17 @@ def test_the_shortest_time_of_services_and_addresses_holds() -> None:
     run(main)
 
 
+def test_an_alias_without_an_address_is_left_out_by_the_name_of_the_record(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fill(server: DnsServer) -> None:
+        services("0 0 80 a.test", "0 0 80 b.test", b="127.0.0.1")(server)
+        server.set("a.test", "CNAME", "c.test")
+
+    ask_srv(fill)
+    assert caplog.messages == ["_http._tcp.web.test: left out, for want of an address: a.test"]
+
+
 def test_a_target_without_an_address_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with DnsServer() as server:
@@ -504,6 +532,17 @@ def test_services_that_cannot_be_used(values: list[str], reason: str) -> None:
         ask_srv(services(*values), max_backends=2)
 
 
+def test_a_service_that_says_it_is_not_there_has_no_target_to_ask_for() -> None:
+    async def main() -> None:
+        async with DnsServer() as server:
+            services("0 0 0 .")(server)
+            snapshot = await first(source(server, "_http._tcp.web.test", type="SRV", grace=0))
+            assert snapshot == Snapshot(backends=())
+            assert [query.type for query in server.queries] == ["SRV"]
+
+    run(main)
+
+
 # Options
 
 
@@ -540,9 +579,11 @@ def test_names_that_are_none(name: str) -> None:
         DNS(name)
 
 
-def test_a_name_is_text() -> None:
+def test_names_are_text() -> None:
     with pytest.raises(TypeError, match="name must be str"):
         DNS(cast(Any, 7))
+    with pytest.raises(TypeError, match="a name server must be str"):
+        DNS("web.test", nameservers=cast(Any, [7]))
 
 
 @pytest.mark.parametrize(

@@ -349,6 +349,21 @@ def test_other_mistakes_are_told(file: Path) -> None:
     run(main)
 
 
+def test_what_is_wrong_once_more_is_told_once_more(file: Path) -> None:
+    async def main() -> None:
+        source = File(file, look_every=NEVER)
+        for _ in range(2):
+            file.write_text("{}")
+            with pytest.raises(DiscoveryError):
+                async with watch(source) as snapshots:
+                    await anext(snapshots)
+            file.write_text('["http://a"]')
+            async with watch(source) as snapshots:
+                await anext(snapshots)
+
+    run(main)
+
+
 def test_each_event_loop_is_told(file: Path) -> None:
     source = File(file)
 

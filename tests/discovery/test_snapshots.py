@@ -221,7 +221,7 @@ def test_a_reload_keeps_what_the_source_has_said() -> None:
     cookie = made.affinity
     assert isinstance(cookie, SignedCookie)
     assert (cookie.cookie_name(made), cookie.announce) == ("traefik-cookie", True)
-    assert made.announces
+    assert made.visitors.announces
     made.adopt(Pool("shop", ["http://a"]))
     assert made.affinity is None
     assert made["a:80"].intent is ACTIVE

@@ -185,11 +185,6 @@ def test_the_log_has_each_reason_once(caplog: pytest.LogCaptureFixture) -> None:
     [
         pytest.param(KeyError("web"), "KeyError: 'web'", id="bug"),
         pytest.param(asyncio.CancelledError(), "CancelledError: ", id="cancelled within"),
-        pytest.param(
-            "a",
-            "TypeError: a source of backends must yield Snapshots, got 'a'",
-            id="something else",
-        ),
     ],
 )
 def test_a_faulty_source_is_no_end(
@@ -207,6 +202,25 @@ def test_a_faulty_source_is_no_end(
 
     run_virtually(main)
     assert [record.exc_info is not None for record in caplog.records] == [True]
+
+
+def test_a_source_that_yields_something_else(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        source = Scripted("a")  # type: ignore[arg-type]
+        pool = Pool("shop", discovery=source, watch=WatchOptions(start_timeout=1))
+        reason = "a source of backends must yield Snapshots, got 'a'"
+        async with watching(pool) as watcher:
+            with pytest.raises(DiscoveryError, match=reason):
+                await watcher.wait_for_start()
+            source.say(snapshot("b"))
+            await watcher.wait_for_start()
+            assert ids(pool) == ["b"]
+
+    run_virtually(main)
+    assert caplog.messages == [
+        "pool shop: discovery says what cannot be: "
+        "a source of backends must yield Snapshots, got 'a'"
+    ]
 
 
 class Ends:

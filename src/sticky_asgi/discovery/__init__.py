@@ -12,8 +12,17 @@ if TYPE_CHECKING:
     from .dns import DNS
     from .file import File
     from .kubernetes import DiscoveredPool, KubernetesNamespace, KubernetesService
+    from .pools import PoolDiscovery, PoolSource
 
-__all__ = ["DNS", "DiscoveredPool", "File", "KubernetesNamespace", "KubernetesService"]
+__all__ = [
+    "DNS",
+    "DiscoveredPool",
+    "File",
+    "KubernetesNamespace",
+    "KubernetesService",
+    "PoolDiscovery",
+    "PoolSource",
+]
 
 _HOMES = {
     "DNS": ".dns",
@@ -21,6 +30,8 @@ _HOMES = {
     "File": ".file",
     "KubernetesNamespace": ".kubernetes",
     "KubernetesService": ".kubernetes",
+    "PoolDiscovery": ".pools",
+    "PoolSource": ".pools",
 }
 
 

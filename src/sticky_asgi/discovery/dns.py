@@ -51,7 +51,7 @@ class DNS:
     What was found is asked for again when its TTL is over, and a little later by chance. When
     nobody answers, or with an error, what is in force stays, however long that takes: silence is
     never taken for "no backends". An answer that there are none, be it NXDOMAIN or an empty one,
-    is believed when it is the only one for `grace` seconds.
+    is believed when for `grace` seconds there was no other, and no failure either.
 
     The backends' `metadata` has `name`, what was asked for, and `target`, where CNAMEs or the SRV
     record led.
@@ -133,7 +133,12 @@ class DNS:
         resolver = _load_resolver()(servers, self.timeout)
         known: _Found | None = None
         while True:
-            found = await self._look(resolver)
+            try:
+                found = await self._look(resolver)
+            except DiscoveryError:
+                # Who is just coming back may not know all names yet.
+                self._empty_since.pop(asyncio.get_running_loop(), None)
+                raise
             self._believe(found)
             if found.left_out and (known is None or known.left_out != found.left_out):
                 names = ", ".join(found.left_out)
@@ -156,33 +161,22 @@ class DNS:
 
     async def _look(self, resolver: Resolver) -> _Found:
         if self.type == "SRV":
-            found = await self._look_for_services(resolver)
-        else:
-            answer = await resolver.addresses(self.name, self.type)
-            port = self.port or _PORTS[self.scheme]
-            endpoints = tuple(
-                _Endpoint(_join(address, port), address, port, answer.target)
-                for address in answer.addresses
-            )
-            found = _Found(endpoints, answer.ttl)
-        if len(found.endpoints) > self.max_backends:
-            raise DiscoveryError(
-                f"{self.type} of {self.name}: {len(found.endpoints)} backends are more than "
-                f"max_backends={self.max_backends}"
-            )
-        return found
+            return await self._look_for_services(resolver)
+        answer = await resolver.addresses(self.name, self.type)
+        self._check_number(len(answer.addresses))
+        port = self.port or _PORTS[self.scheme]
+        endpoints = tuple(
+            _Endpoint(_join(address, port), address, port, answer.target)
+            for address in answer.addresses
+        )
+        return _Found(endpoints, answer.ttl)
 
     async def _look_for_services(self, resolver: Resolver) -> _Found:
         answer = await resolver.services(self.name)
         records = _without_duplicates(answer.records)
         if any(record.port == 0 for record in records):
             raise DiscoveryError(f"SRV of {self.name}: a record has port 0")
-        if len(records) > self.max_backends:
-            # Before each is looked up.
-            raise DiscoveryError(
-                f"SRV of {self.name}: {len(records)} records are more than "
-                f"max_backends={self.max_backends}"
-            )
+        self._check_number(len(records))
         targets = {record.target for record in records} - answer.hosts.keys()
         hosts = {**answer.hosts, **await _locate(resolver, targets)}
         ranks = sorted({record.priority for record in records})
@@ -201,6 +195,13 @@ class DNS:
         used = [hosts[record.target] for record in records]
         left_out = tuple(sorted({host.target for host in used if not host.addresses}))
         return _Found(endpoints, min([answer.ttl, *(host.ttl for host in used)]), left_out)
+
+    def _check_number(self, records: int) -> None:
+        if records > self.max_backends:
+            raise DiscoveryError(
+                f"{self.type} of {self.name}: {records} records are more than "
+                f"max_backends={self.max_backends}"
+            )
 
     def _backend(self, endpoint: _Endpoint) -> Backend:
         return Backend(
@@ -286,6 +287,7 @@ def _checked_servers(nameservers: Any) -> tuple[str, ...]:
     if not servers:
         raise ValueError("nameservers must name at least one, or be None for the system's")
     for server in servers:
+        check_type("a name server", server, str)
         parse_nameserver(server)
     return servers
 

@@ -121,6 +121,7 @@ class Resolver:
         self, name: str, kind: str
     ) -> tuple[dns.message.QueryMessage, dns.message.ChainingResult]:
         """The response, and where it leads, which may be nowhere."""
+        # With the root at its end, so that no search domains are tried.
         asked = dns.name.from_text(name)
         try:
             response = await self._respond(asked, kind)
@@ -137,7 +138,7 @@ class Resolver:
     async def _respond(self, asked: dns.name.Name, kind: str) -> dns.message.QueryMessage:
         try:
             answer = await self._resolver.resolve(
-                asked, kind, raise_on_no_answer=False, search=False, backend=_ASYNCIO
+                asked, kind, raise_on_no_answer=False, backend=_ASYNCIO
             )
         except dns.resolver.NXDOMAIN as exc:
             missing: dns.message.QueryMessage = exc.response(asked)  # type: ignore[no-untyped-call]
