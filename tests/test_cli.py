@@ -633,12 +633,23 @@ def test_idle_clients_are_let_go(tmp_path: Path) -> None:
                 client.wait_closed(timeout=6)
 
 
+SPARED = """
+import asyncio, gc, os
+from sticky_asgi import serving
+from sticky_asgi.lifespan import run_lifespan
+
+async def main():
+    async with run_lifespan(serving.create_app()):
+        assert gc.get_freeze_count() > 1000 and gc.get_threshold() > before
+
+before = gc.get_threshold()
+serving.Settings(file={file!r}).export(os.environ)
+asyncio.run(main())
+"""
+
+
 def test_the_collector_is_spared(file: Path) -> None:
-    program = (
-        "import gc, sticky_asgi.serving as serving; before = gc.get_threshold(); "
-        f"serving.Settings(file={str(file)!r}).export(serving.os.environ); serving.create_app(); "
-        "assert gc.get_freeze_count() > 1000 and gc.get_threshold() > before"
-    )
+    program = SPARED.format(file=str(file))
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 

@@ -45,7 +45,7 @@ from .pool_affinity import PoolAffinity
 from .request import RawHeaders, RequestInfo
 from .retries import Retry
 from .retry_budget import RetryBudget
-from .snapshot import Discovery, Snapshot, WatchOptions, WatchStatus
+from .snapshot import Discovery, Snapshot, WatchOptions, WatchStatus, is_same
 from .timeouts import Timeouts
 from .tls import TLS
 from .waiting_queue import Waiter, WaitingQueue
@@ -289,7 +289,12 @@ class Pool:
         Raises:
             ValueError: Two backends of one id; then nothing has changed.
         """
-        self._replace(_snapshot_of(backends), {})
+        snapshot = _snapshot_of(backends)
+        counts = Counter(backend.id for backend in snapshot)
+        if len(counts) < len(snapshot):
+            twice = next(key for key, count in counts.items() if count > 1)
+            raise ValueError(f"pool {self.name!r} has two backends with the id {twice!r}")
+        self._replace(snapshot, {})
 
     def follow(self, snapshot: Snapshot) -> None:
         """Put in force what the pool's source says, at once and as a whole.
@@ -300,7 +305,11 @@ class Pool:
             ValueError: The cookie's settings do not go together with the pool's own; everything
                 else is in force then, and the cookie is what it was.
         """
-        self._replace(snapshot.backends, {}, snapshot.intents)
+        if is_same(snapshot.backends, self._backends):
+            # Pods come and go less often than they are ready and not ready.
+            self._intents.discover(self._states, snapshot.intents)
+        else:
+            self._replace(snapshot.backends, {}, snapshot.intents)
         self.watch_status.has_snapshot = True
         if self.visitors.follow(snapshot.affinity):
             self.policies_version += 1
@@ -311,19 +320,14 @@ class Pool:
         new_states: Mapping[str, BackendState],
         intents: Mapping[str, Intent] | None = None,
     ) -> None:
-        if len({backend.id for backend in snapshot}) < len(snapshot):
-            counts = Counter(backend.id for backend in snapshot)
-            twice = next(key for key, count in counts.items() if count > 1)
-            raise ValueError(f"pool {self.name!r} has two backends with the id {twice!r}")
         previous = self._states
-        self._states = {
-            backend.id: self._state_of(backend, new_states.get(backend.id)) for backend in snapshot
-        }
+        self._states = states = self._states_of(snapshot, new_states)
+        added = tuple([key for key in states if key not in previous])
+        removed = tuple([key for key in previous if key not in states])
         if intents is not None:
-            self._intents.discover(self._states.values(), intents)
-        for key, state in previous.items():
-            if key in self._states:
-                continue
+            self._intents.discover(states, intents)
+        for key in removed:
+            state = previous[key]
             # Its requests are counted on, but what was wished for it went with it.
             self._intents.forget(state)
             state.health = Health.UNKNOWN
@@ -332,10 +336,8 @@ class Pool:
                 self._departed[key] = state
         self._backends = snapshot
         self.version += 1
-        self._keeper.follow(self._states.values())
+        self._keeper.follow(states.values())
         self._changed()
-        added = tuple(key for key in self._states if key not in previous)
-        removed = tuple(key for key in previous if key not in self._states)
         if added or removed:
             self.tell(BackendsReplaced(pool=self.name, added=added, removed=removed))
         self._tell_followers()
@@ -393,13 +395,20 @@ class Pool:
         for follower in [*self.followers]:
             follower()
 
-    def _state_of(self, backend: Backend, new: BackendState | None) -> BackendState:
-        state = self._states.get(backend.id) or self._departed.pop(backend.id, None)
-        if state is None:
-            return new or BackendState(backend)
-        if state.backend is not backend:
-            state.use(backend)
-        return state
+    def _states_of(
+        self, snapshot: tuple[Backend, ...], new_states: Mapping[str, BackendState]
+    ) -> dict[str, BackendState]:
+        known, departed = self._states, self._departed
+        states: dict[str, BackendState] = {}
+        for backend in snapshot:
+            key = backend.id
+            state = known.get(key)
+            if state is None:
+                state = departed.pop(key, None) or new_states.get(key) or BackendState(backend)
+            if state.backend is not backend:
+                state.use(backend)
+            states[key] = state
+        return states
 
     def add(self, backend: str | Backend) -> Backend:
         """Add one backend. Raises ValueError if its id is taken."""
