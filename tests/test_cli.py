@@ -79,7 +79,7 @@ def file(tmp_path: Path) -> Path:
 
 def cookie_for(file: Path, index: int = 0) -> str:
     pool = parse(file.read_text()).make_pools()["shop"]
-    ((_, header),) = pool.issue(pool.resolve(RequestInfo()), pool.backends[index])
+    ((_, header),) = pool.visitors.issue(pool.visitors.resolve(RequestInfo()), pool.backends[index])
     return header.partition(b";")[0].decode()
 
 
@@ -633,12 +633,23 @@ def test_idle_clients_are_let_go(tmp_path: Path) -> None:
                 client.wait_closed(timeout=6)
 
 
+SPARED = """
+import asyncio, gc, os
+from sticky_asgi import serving
+from sticky_asgi.lifespan import run_lifespan
+
+async def main():
+    async with run_lifespan(serving.create_app()):
+        assert gc.get_freeze_count() > 1000 and gc.get_threshold() > before
+
+before = gc.get_threshold()
+serving.Settings(file={file!r}).export(os.environ)
+asyncio.run(main())
+"""
+
+
 def test_the_collector_is_spared(file: Path) -> None:
-    program = (
-        "import gc, sticky_asgi.serving as serving; before = gc.get_threshold(); "
-        f"serving.Settings(file={str(file)!r}).export(serving.os.environ); serving.create_app(); "
-        "assert gc.get_freeze_count() > 1000 and gc.get_threshold() > before"
-    )
+    program = SPARED.format(file=str(file))
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
@@ -890,6 +901,6 @@ def test_another_missing_module_is_no_matter_of_the_extra() -> None:
 def test_signed_cookie_of_the_file_is_the_apis(file: Path) -> None:
     """What a gateway in Python issues under the same secret and names, the file's one accepts."""
     pool = sticky_asgi.Pool("shop", ["http://127.0.0.1:1"], affinity=SignedCookie(SECRET))
-    ((_, header),) = pool.issue(pool.resolve(RequestInfo()), pool.backends[0])
+    ((_, header),) = pool.visitors.issue(pool.visitors.resolve(RequestInfo()), pool.backends[0])
     result = invoke("inspect", "-c", str(file), "--", header.partition(b";")[0].decode())
     assert "backend       127.0.0.1:1\n" in result.stdout

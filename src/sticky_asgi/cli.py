@@ -277,11 +277,14 @@ def _places(sockets: Sequence[socket.socket], server: uvicorn.Config) -> str:
 
 
 def _served(config: Config) -> str:
-    return ", ".join(
+    served = [
         f"{_pattern(route)} from {_described(route.pool)}"
         for route in config.routes
         if route.pool is not None
-    )
+    ]
+    if config.document.discovery is not None:
+        served.append("what discovery finds")
+    return ", ".join(served)
 
 
 def _pattern(route: Route) -> str:
@@ -293,6 +296,8 @@ def _pattern(route: Route) -> str:
 
 
 def _described(pool: Pool) -> str:
+    if pool.discovery is not None:
+        return f"{pool.name} (backends by discovery)"
     count = len(pool.backends)
     return f"{pool.name} ({count} backend{'' if count == 1 else 's'})"
 

@@ -158,16 +158,19 @@ class Config:
 
     @property
     def summary(self) -> str:
-        """`2 pools, 5 backends, 3 routes`."""
+        """`2 pools, 5 backends, 3 routes`, and which of these discovery adds to."""
         document = self.document
-        backends = sum(len(pool.backends) for pool in document.pools.values())
-        routes = 1 if document.routes is None else len(document.routes)
+        pools = document.pools.values()
+        backends = sum(len(pool.backends) for pool in pools)
+        routes = len(document.pools) if document.routes is None else len(document.routes)
+        finds_pools = document.discovery is not None
+        finds_backends = any(pool.discovery is not None for pool in pools)
         return ", ".join(
-            f"{count} {word}{'' if count == 1 else 's'}"
-            for count, word in (
-                (len(document.pools), "pool"),
-                (backends, "backend"),
-                (routes, "route"),
+            f"{count} {word}{'' if count == 1 else 's'}{' and those found' if finds else ''}"
+            for count, word, finds in (
+                (len(document.pools), "pool", finds_pools),
+                (backends, "backend", finds_backends or finds_pools),
+                (routes, "route", finds_pools),
             )
         )
 

@@ -1,15 +1,20 @@
-"""The keys of a configuration file about sources of backends."""
+"""The keys of a configuration file about sources of backends.
+
+A source is imported when a file asks for it: each brings libraries that others do without.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from . import Discovery, WatchOptions
 from .config_fields import Also, Duration, Integer, Section
-from .discovery import DNS, File, KubernetesNamespace, KubernetesService
+
+if TYPE_CHECKING:
+    from .discovery import DNS, File, KubernetesNamespace, KubernetesService
 
 
 class ApiServerSection(Section):
@@ -51,6 +56,8 @@ class ServiceSection(ApiServerSection):
 
     def make(self, folder: Path) -> KubernetesService:
         """The source of its pods."""
+        from .discovery import KubernetesService
+
         return KubernetesService(**self.options(folder))
 
 
@@ -64,6 +71,8 @@ class NamespaceSection(ApiServerSection):
 
     def make(self, folder: Path) -> KubernetesNamespace:
         """The source of its pools."""
+        from .discovery import KubernetesNamespace
+
         return KubernetesNamespace(**self.options(folder))
 
 
@@ -82,6 +91,8 @@ class DNSSection(Section):
     max_backends: Integer = Field(1000, description="With more, the answer is refused.")
 
     def build(self) -> DNS:
+        from .discovery import DNS
+
         return DNS(**self.given())
 
 
@@ -96,6 +107,8 @@ class FileSection(Section):
 
     def make(self, folder: Path) -> File:
         """The source."""
+        from .discovery import File
+
         given = self.given()
         return File(folder / given.pop("path"), **given)
 

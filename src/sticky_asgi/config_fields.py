@@ -127,7 +127,7 @@ class Section(BaseModel):
     def _can_be_built(self) -> Self:
         try:
             self.build()
-        except (ValueError, TypeError) as exc:
+        except (ValueError, TypeError, ImportError) as exc:
             key, message = blame(exc, type(self).model_fields)
             raise mistake(message, key) from None
         return self

@@ -21,6 +21,7 @@ from sticky_asgi import (
     DiscoveryRecovered,
     Gateway,
     Pool,
+    Snapshot,
     Timeouts,
     WatchOptions,
 )

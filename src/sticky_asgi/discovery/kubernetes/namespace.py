@@ -92,6 +92,7 @@ class KubernetesNamespace(Source[tuple[DiscoveredPool, ...]]):
             view = copy.views.get(name)
             if view is None or view.service is None or not _is_annotated(view.service):
                 pools.pop(name, None)
+                copy.say(name, ())
                 continue
             remarks = view.remarks()
             try:
