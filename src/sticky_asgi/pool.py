@@ -118,6 +118,7 @@ class Pool:
         "_departed",
         "_fault_statuses",
         "_groups",
+        "_has_limits",
         "_has_panicked",
         "_intents",
         "_keeper",
@@ -243,6 +244,7 @@ class Pool:
         self._queue = WaitingQueue(self._lease_for)
         self._backends: tuple[Backend, ...] = ()
         self._groups: Groups | None = None
+        self._has_limits = False
         self._has_panicked = False
         self._use_health_policies()
         self.replace(backends or ())
@@ -335,6 +337,7 @@ class Pool:
             if state.in_flight:
                 self._departed[key] = state
         self._backends = snapshot
+        self._has_limits = any([backend.max_requests is not None for backend in snapshot])
         self.version += 1
         self._keeper.follow(states.values())
         self._changed()
@@ -591,7 +594,9 @@ class Pool:
 
     def _form_groups(self) -> Groups:
         """Put down who may be chosen, until something changes."""
-        groups = Groups(self._states.values(), panics=self.panic == "all")
+        groups = Groups(
+            self._states.values(), panics=self.panic == "all", has_limits=self._has_limits
+        )
         if groups.panics and not self._has_panicked:
             logger.warning("pool %s: nobody is healthy, everybody is tried", self.name)
         self._has_panicked = groups.panics
