@@ -337,7 +337,7 @@ class Pool:
             if state.in_flight:
                 self._departed[key] = state
         self._backends = snapshot
-        self._has_limits = any([backend.max_requests is not None for backend in snapshot])
+        self._has_limits = any(backend.max_requests is not None for backend in snapshot)
         self.version += 1
         self._keeper.follow(states.values())
         self._changed()
