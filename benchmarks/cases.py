@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from .backends import backends
+from .discovery import discovery
 from .full_speed import full_speed
 from .latency import latency
 from .memory import idle, slow_reader
@@ -56,6 +57,7 @@ CASES = {
         # Few connections: what they have under way when time is up was worked for, not counted.
         _full_speed("1m", "1 MB", LARGE, connections=8),
         Case("backends", ("gateway",), lambda bench, _: backends(bench)),
+        Case("discovery", ("gateway",), lambda bench, _: discovery(bench)),
         Case("idle", _SERVERS, idle),
         Case("slow_reader", _PROXIES, slow_reader),
         Case("latency", _PROXIES, latency),

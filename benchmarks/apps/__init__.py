@@ -9,6 +9,11 @@ import os
 
 #: The origins' addresses, separated by spaces.
 ORIGINS = "BENCH_ORIGINS"
+#: The address of the API server.
+API = "BENCH_API"
+
+#: Where the gateway that follows a Service shows its notes. Whoever reads them turns the page.
+NOTES = "/notes"
 
 
 def origin_urls() -> list[str]:

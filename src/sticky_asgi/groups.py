@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from operator import attrgetter
 
 from .backend import BackendState, Health, Intent
-
-_LIMIT = attrgetter("backend.max_requests")
 
 
 class Groups:
@@ -20,6 +17,7 @@ class Groups:
     Args:
         states: The pool's backends.
         panics: Whether everybody is taken for healthy when nobody is.
+        has_limits: Whether any of them has `max_requests`.
 
     Attributes:
         first: The first group; empty if nobody can be used.
@@ -29,7 +27,7 @@ class Groups:
 
     __slots__ = ("_groups", "first", "has_limits", "panics")
 
-    def __init__(self, states: Collection[BackendState], *, panics: bool) -> None:
+    def __init__(self, states: Collection[BackendState], *, panics: bool, has_limits: bool) -> None:
         # There may be thousands, and this is done after each change: nothing is called for each.
         down, unhealthy = Intent.DOWN, Health.UNHEALTHY
         groups = _groups_of(
@@ -45,7 +43,7 @@ class Groups:
             self.panics = bool(groups)
         self._groups = groups
         self.first: tuple[BackendState, ...] = groups[0] if groups else ()
-        self.has_limits = any(map(_LIMIT, states))
+        self.has_limits = has_limits
 
     def without(self, exclude: Collection[str]) -> tuple[BackendState, ...]:
         """The first group that has anybody besides these: the others of it."""

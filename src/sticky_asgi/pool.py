@@ -119,6 +119,7 @@ class Pool:
         "_departed",
         "_fault_statuses",
         "_groups",
+        "_has_limits",
         "_has_panicked",
         "_intents",
         "_keeper",
@@ -246,6 +247,7 @@ class Pool:
         self._queue = WaitingQueue(self._lease_for)
         self._backends: tuple[Backend, ...] = ()
         self._groups: Groups | None = None
+        self._has_limits = False
         self._has_panicked = False
         self._use_health_policies()
         self.replace(backends or ())
@@ -330,6 +332,7 @@ class Pool:
             added = tuple([key for key in states if key not in previous])
             removed = tuple([key for key in previous if key not in states])
             self._states, self._backends = states, snapshot
+            self._has_limits = any(backend.max_requests is not None for backend in snapshot)
             for key in removed:
                 state = previous[key]
                 # Its requests are counted on, but what was wished for it went with it.
@@ -341,7 +344,7 @@ class Pool:
             self.version += 1
         if intents is not None:
             self._intents.discover(states, intents)
-        self._keeper.follow(self._states.values())
+        self._keeper.follow(states.values())
         self._changed()
         if added or removed:
             self.tell(BackendsReplaced(pool=self.name, added=added, removed=removed))
@@ -596,7 +599,9 @@ class Pool:
 
     def _form_groups(self) -> Groups:
         """Put down who may be chosen, until something changes."""
-        groups = Groups(self._states.values(), panics=self.panic == "all")
+        groups = Groups(
+            self._states.values(), panics=self.panic == "all", has_limits=self._has_limits
+        )
         if groups.panics and not self._has_panicked:
             logger.warning("pool %s: nobody is healthy, everybody is tried", self.name)
         self._has_panicked = groups.panics

@@ -97,6 +97,12 @@ class PoolAffinity:
         cookie = self.current
         return cookie.cookie_name(self._pool) if isinstance(cookie, SignedCookie) else None
 
+    def prepare(self) -> None:
+        """Do beforehand what the first visitors would wait for, if the affinity can."""
+        prepare = getattr(self.current, "prepare", None)
+        if prepare is not None:
+            prepare(self._pool)
+
     def resolve(self, request: RequestInfo) -> Resolution:
         """Which backend the visitor belongs to, whether or not it can be used now."""
         if self.current is None:

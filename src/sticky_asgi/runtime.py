@@ -130,6 +130,8 @@ class Runtimes:
                     await runtime.pool_follower.wait_for_start()
                 runtime.watchers.follow(self._pools())
                 await runtime.watchers.wait_for_start()
+                for pool in self._pools():
+                    pool.visitors.prepare()
                 runtime.probers.follow(self._pools())
                 yield
             finally:

@@ -128,7 +128,7 @@ def create_app() -> ASGIApp:
     """The application of one worker; uvicorn calls it by name."""
     settings = Settings.inherit(os.environ)
     try:
-        return Service(settings, on_start=_spare_collector)
+        return Service(settings, on_start=spare_collector)
     except ConfigError as exc:
         problems = "\n  ".join(map(str, exc.problems))
         logger.error("not started:\n  %s", problems)
@@ -137,7 +137,7 @@ def create_app() -> ASGIApp:
         raise SystemExit(1) from None
 
 
-def _spare_collector() -> None:
+def spare_collector() -> None:
     """Have the garbage collector look more rarely, and not at what was there from the start.
 
     Among that are the backends that discovery has found: to look at thousands takes it 40 ms.

@@ -17,7 +17,7 @@ from itsdangerous.encoding import base64_decode
 
 from sticky_asgi import Pool
 from sticky_asgi.affinity import AffinityStatus, Resolution, SignedCookie
-from sticky_asgi.affinity.codec import MAX_CACHED, MAX_COOKIES, Codec
+from sticky_asgi.affinity.codec import MAX_CACHED, MAX_COOKIES, Codec, Tokens
 from sticky_asgi.affinity.cookie import CookieReport, CookieResolution
 from sticky_asgi.request import RawHeader, RawHeaders, RequestInfo
 
@@ -611,6 +611,16 @@ def test_change_of_one_backend_among_thousands_hashes_only_that_one() -> None:
     assert status(affinity, pool, value) is AffinityStatus.LOST
     assert len(tokens._tokens) == len(tokens._ids) == 10_000
     assert [id for id, token in tokens._tokens.items() if kept.get(id) is not token] == ["fresh:80"]
+
+
+def test_what_the_first_visitor_would_wait_for_can_be_done_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    affinity, pool = cookie([OLD, NEW]), shop()
+    value = issue(cookie(OLD), pool, IDS[1])
+    affinity.prepare(pool)
+    monkeypatch.delattr(Tokens, "_hash")
+    assert status(affinity, pool, value) is AffinityStatus.KEPT
 
 
 # Name

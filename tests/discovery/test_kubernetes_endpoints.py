@@ -147,3 +147,19 @@ def test_the_same_again_is_the_same_object() -> None:
 def test_what_cannot_be_read(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         read_slice(endpoint_slice("web", [endpoint("10.0.0.1")]) | change)
+
+
+def test_endpoints_that_have_not_changed_are_the_same_objects() -> None:
+    """A hundred new ones with each change are what a garbage collector lives on."""
+    names = ["a", "b", "c"]
+    before = a_slice(*[endpoint("10.0.0.1", pod=name) for name in names])
+    changed = [endpoint("10.0.0.1", pod=name, ready=name != "b") for name in names]
+    now = read_slice(endpoint_slice("web", [*changed, endpoint("10.0.0.4", pod="d")]), before)
+    assert now is not None
+    assert [one.name for one in now.endpoints] == ["a", "b", "c", "d"]
+    assert [one in map(id, before.endpoints) for one in map(id, now.endpoints)] == [
+        True,
+        False,
+        True,
+        False,
+    ]

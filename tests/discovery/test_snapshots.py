@@ -25,6 +25,7 @@ from sticky_asgi import (
     Snapshot,
     WatchOptions,
 )
+from sticky_asgi.affinity import PoolView
 from sticky_asgi.events import PoolEvent
 from tests.discovery.sources import Scripted, snapshot
 
@@ -305,6 +306,20 @@ def test_a_gateway_starts_with_its_first_snapshot(apps: list[Backend]) -> None:
     with TestClient(Gateway({"/": Pool("shop", discovery=source)})) as client:
         assert client.get("/").status_code == 200
     assert source.ended == 1
+
+
+def test_what_visitors_would_wait_for_is_done_at_the_start(apps: list[Backend]) -> None:
+    seen: list[int] = []
+
+    class Thoughtful(SignedCookie):
+        def prepare(self, pool: PoolView) -> None:
+            seen.append(len(pool.backends))
+            super().prepare(pool)
+
+    source = Scripted(Snapshot(backends=tuple(apps)))
+    followed = Pool("shop", discovery=source, affinity=Thoughtful(SECRET))
+    with TestClient(Gateway({"/shop": followed, "/": Pool("free", apps)})):
+        assert seen == [len(apps)]
 
 
 def test_a_gateway_that_cannot_start_says_why() -> None:

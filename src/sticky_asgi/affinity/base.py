@@ -98,7 +98,9 @@ class Affinity(Protocol):
       Cache-Control is marked private;
     - `strip(headers: RawHeaders, pool: PoolView) -> RawHeaders`: the request's headers without
       what is not meant for the backend. It must depend on the headers alone, because the answer
-      is remembered for requests that read alike.
+      is remembered for requests that read alike;
+    - `prepare(pool: PoolView) -> None`: do what the first visitors would wait for. Called when a
+      gateway has started, before it serves anybody.
     """
 
     def resolve(self, request: RequestInfo, pool: PoolView) -> Resolution:

@@ -72,6 +72,11 @@ class Codec:
             functools.partial(_claims, self._split, self.read)
         )
 
+    def prepare(self, pool: PoolView) -> None:
+        """Make the tokens of the pool's backends: a hash for each, under each secret."""
+        for tokens in {signer.tokens for signer in self.signers}:
+            tokens.follow(pool)
+
     def split(self, header: bytes) -> tuple[tuple[bytes, ...], bytes]:
         """The values that a Cookie header holds for this cookie, and the header without them."""
         if len(header) > MAX_CACHED:
@@ -191,13 +196,13 @@ class Tokens:
         return self._tokens.get(backend_id) or self._hash(backend_id)
 
     def find(self, token: bytes, pool: PoolView) -> str | None:
-        version = pool.version
-        if version != self._version:
-            self._follow(pool)
-            self._version = version
+        if pool.version != self._version:
+            self.follow(pool)
         return self._ids.get(token)
 
-    def _follow(self, pool: PoolView) -> None:
+    def follow(self, pool: PoolView) -> None:
+        """Have a name for each backend of the pool, and for no other."""
+        version = pool.version
         # Of thousands of backends few come and go. Another thread may look at the tables meanwhile.
         tokens, names = self._tokens.copy(), self._ids.copy()
         ids = {backend.id for backend in pool.backends}
@@ -207,6 +212,7 @@ class Tokens:
             token = tokens[id] = self._hash(id)
             names[token] = id
         self._tokens, self._ids = tokens, names
+        self._version = version
 
     def _hash(self, backend_id: str) -> bytes:
         digest = hmac.digest(self._key, self._pool + backend_id.encode(), "sha256")

@@ -85,13 +85,22 @@ def read_slice(item: Mapping[str, Any], before: Slice | None = None) -> Slice | 
             created=_text(metadata.get("creationTimestamp") or ""),
             family=item["addressType"],
             ports=_ports(item.get("ports") or ()),
-            endpoints=tuple(
-                read_endpoint(one) for one in item.get("endpoints") or () if one["addresses"]
-            ),
+            endpoints=_endpoints(item.get("endpoints") or (), before),
         )
     except (AttributeError, IndexError, KeyError, TypeError) as exc:
         raise ValueError(f"{type(exc).__name__}: {exc}") from None
     return before if made == before else made
+
+
+def _endpoints(items: Any, before: Slice | None) -> tuple[Endpoint, ...]:
+    """The endpoints. Those that are what they were before are the same objects: new ones, however
+    short they live, make the garbage collector look more often."""
+    made = [read_endpoint(one) for one in items if one["addresses"]]
+    known = () if before is None else before.endpoints
+    for place, (old, new) in enumerate(zip(known, made, strict=False)):
+        if old == new:
+            made[place] = old
+    return tuple(made)
 
 
 def _ports(ports: Any) -> dict[str, int]:
