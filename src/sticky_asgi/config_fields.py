@@ -75,6 +75,8 @@ class Also:
         return {"anyOf": [self.schema, handler(core_schema)]}
 
 
+#: A number or a name, as of a Service's port.
+Port: TypeAlias = Annotated[int | str, BeforeValidator(_not_bool)]
 Integer: TypeAlias = Annotated[int, BeforeValidator(_not_bool)]
 Number: TypeAlias = Annotated[float, BeforeValidator(_not_bool)]
 Duration: TypeAlias = Annotated[
@@ -127,7 +129,7 @@ class Section(BaseModel):
     def _can_be_built(self) -> Self:
         try:
             self.build()
-        except (ValueError, TypeError) as exc:
+        except (ValueError, TypeError, ImportError) as exc:
             key, message = blame(exc, type(self).model_fields)
             raise mistake(message, key) from None
         return self
