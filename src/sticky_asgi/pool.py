@@ -134,6 +134,8 @@ class Pool:
         "_keeper",
         "_on_lost",
         "_queue",
+        "_settings_error",
+        "_settings_hold",
         "_states",
         "_strip",
         "affinity",
@@ -250,7 +252,11 @@ class Pool:
         #: Rises whenever another pool's policies are adopted.
         self.policies_version = 0
         self._annotated: AnnotatedCookie | None = None
+        #: What the source has said of affinity, and whether it is in force, or needs not be.
         self._cookie_settings: CookieSettings | None = None
+        self._settings_hold = False
+        self._settings_error = ""
+        self.affinity: Affinity | None = None
         self._declare_affinity(affinity)
         #: Told of every change, for as long as they live.
         self.observers: WeakSet[PoolObserver] = WeakSet()
@@ -391,22 +397,39 @@ class Pool:
         status, self.watch_status = self.watch_status, WatchStatus()
         # Stale backends are better than none, and no reason to be not ready.
         self.watch_status.has_snapshot = status.has_snapshot or bool(self._states)
+        self._settings_hold = False
 
     def _declare_affinity(self, affinity: Affinity | AnnotatedCookie | None) -> None:
         """Put in force the affinity that the program, or the file, has set."""
+        before, self._annotated = self._annotated, None
         if isinstance(affinity, AnnotatedCookie):
             self._annotated = affinity
-            affinity = affinity.make(self._cookie_settings)
-        else:
-            self._annotated = None
+            if before is None and self.affinity is not None and not self._settings_hold:
+                return  # Until the new source has spoken, what is known stays in force.
+            try:
+                affinity = affinity.make(self._cookie_settings)
+            except ValueError as exc:
+                self._settings_hold, self._settings_error = False, str(exc)
+                self.watch_status.fail(self._settings_error)
+                logger.warning("pool %s: the affinity cookie stays what it was: %s", self.name, exc)
+                return
+            if self.watch_status.error == self._settings_error:
+                self.watch_status.recover()
         self._use_affinity(affinity)
 
     def _use_settings(self, settings: CookieSettings | None) -> None:
         """Put in force what the source says of affinity, if it has a say."""
-        if self._annotated is None or settings == self._cookie_settings:
+        if self._settings_hold and settings == self._cookie_settings:
             return
-        cookie = self._annotated.make(settings)
-        self._cookie_settings = settings
+        self._cookie_settings, self._settings_hold = settings, self._annotated is None
+        if self._annotated is None:
+            return
+        try:
+            cookie = self._annotated.make(settings)
+        except ValueError as exc:
+            self._settings_error = str(exc)
+            raise
+        self._settings_hold = True
         before = self._cookie_name()
         self._use_affinity(cookie)
         self.policies_version += 1
