@@ -149,12 +149,16 @@ class Gateway:
         if discovery != "keep":
             check_type("discovery", discovery, PoolDiscovery, None)
         before, others = self.discovery, self.discovery if discovery == "keep" else discovery
-        self._fixed, self._table = self._routes_of(pools, others)
+        fixed, _ = self._routes_of(pools, others)
+        # One that serves is not taken out for pools that are new.
+        self._was_ready = self.is_ready
         if before is not None and others is not None and others is not before:
             before.adopt(others)
-            self._fixed, self._table = self._routes_of(pools, before)
         else:
             self.discovery = others
+        if self.discovery is not None:
+            self.discovery.make_room(fixed)
+        self._fixed, self._table = self._routes_of(fixed, self.discovery)
         self._routes_changed()
 
     @staticmethod

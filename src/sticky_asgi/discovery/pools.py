@@ -101,6 +101,7 @@ class PoolDiscovery:
         self.status = WatchStatus()
         #: The routes to the pools that were found.
         self.routes: tuple[Route, ...] = ()
+        self._found: tuple[DiscoveredPool, ...] = ()
         self._pools: dict[str, tuple[Pool, _Share]] = {}
         self._said: set[str] = set()
 
@@ -115,6 +116,7 @@ class PoolDiscovery:
             Whether there are other routes now.
         """
         self.status.has_snapshot = True
+        self._found = found = tuple(found)
         names = {route.pool.name for route in taken if route.pool is not None}
         places = {_place(route) for route in taken}
         remarks: set[str] = set()
@@ -142,6 +144,16 @@ class PoolDiscovery:
             return False
         self.routes = tuple(routes)
         return True
+
+    @property
+    def pools(self) -> tuple[Pool, ...]:
+        """The pools that were found."""
+        return tuple(pool for pool, _ in self._pools.values())
+
+    def make_room(self, taken: Iterable[Route]) -> None:
+        """The program has other routes now: names and places are taken, or free again."""
+        if self.status.has_snapshot:
+            self.follow(self._found, taken)
 
     def _take_in(self, item: DiscoveredPool) -> tuple[Pool, _Share] | None:
         known = self._pools.get(item.name)
