@@ -277,11 +277,14 @@ def _places(sockets: Sequence[socket.socket], server: uvicorn.Config) -> str:
 
 
 def _served(config: Config) -> str:
-    return ", ".join(
+    routes = [
         f"{_pattern(route)} from {_described(route.pool)}"
         for route in config.routes
         if route.pool is not None
-    )
+    ]
+    if config.document.discovery is not None:
+        routes.append("what discovery finds")
+    return ", ".join(routes)
 
 
 def _pattern(route: Route) -> str:
@@ -293,6 +296,8 @@ def _pattern(route: Route) -> str:
 
 
 def _described(pool: Pool) -> str:
+    if pool.discovery is not None:
+        return f"{pool.name} (backends by discovery)"
     count = len(pool.backends)
     return f"{pool.name} ({count} backend{'' if count == 1 else 's'})"
 
@@ -329,7 +334,9 @@ def _websocket_protocol() -> Any:
 
 def _largest_message(config: Config) -> int | None:
     """What the server has to let through: each pool has a limit of its own."""
-    limits = [section.websocket.max_message for section in config.document.pools.values()]
+    found = config.document.discovery
+    sections = [*config.document.pools.values(), *(() if found is None else [found.pool])]
+    limits = [section.websocket.max_message for section in sections]
     return None if None in limits else max(limit for limit in limits if limit is not None)
 
 

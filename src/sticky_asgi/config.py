@@ -96,7 +96,9 @@ class Config:
                 active again; what an operator has set is left alone.
         """
         parts = self._make()
-        running = {pool.name: pool for pool in gateway.pools}
+        # A pool that was found and one of the file are two, even if they have the same name.
+        found = () if gateway.discovery is None else gateway.discovery.pools
+        running = {pool.name: pool for pool in gateway.pools if pool not in found}
         for name, pool in parts.pools.items():
             kept = running.get(name)
             before: dict[str, float | None] = {}
@@ -158,17 +160,20 @@ class Config:
 
     @property
     def summary(self) -> str:
-        """`2 pools, 5 backends, 3 routes`."""
+        """`2 pools, 5 backends, 3 routes`, and the sources of more, if there are any."""
         document = self.document
-        backends = sum(len(pool.backends) for pool in document.pools.values())
-        routes = 1 if document.routes is None else len(document.routes)
+        pools = document.pools.values()
+        sources = [*(pool.discovery for pool in pools), document.discovery]
+        counts = (
+            (len(pools), "pool"),
+            (sum(len(pool.backends) for pool in pools), "backend"),
+            (sum(source is not None for source in sources), "source"),
+            (len(document.pools if document.routes is None else document.routes), "route"),
+        )
         return ", ".join(
             f"{count} {word}{'' if count == 1 else 's'}"
-            for count, word in (
-                (len(document.pools), "pool"),
-                (backends, "backend"),
-                (routes, "route"),
-            )
+            for count, word in counts
+            if count or word != "source"
         )
 
     def __repr__(self) -> str:
@@ -342,15 +347,18 @@ def _id_of(item: object) -> str | None:
 
 def _wrong_objects(config: Config, workers: int) -> Iterator[tuple[KeyPath, str]]:
     """What shows when everything is put together."""
+    found = config.document.discovery
+    tls: dict[KeyPath, TLS | None] = {}
+    if found is not None and found.pool.tls is not None:
+        tls["discovery", "pool"] = found.pool.tls.build(config.folder)
     for name, section in config.document.pools.items():
         try:
-            pool = section.make(name, ["-" * 16], config.folder)
+            tls["pools", name] = section.make(name, ["-" * 16], config.folder).tls
         except (ValueError, ImportError) as exc:
             yield ("pools", name), str(exc)
-            continue
-        if pool.tls is not None:
-            for key, text in _wrong_files(pool.tls):
-                yield ("pools", name, "tls", key), text
+    for path, used in tls.items():
+        for key, text in () if used is None else _wrong_files(used):
+            yield (*path, "tls", key), text
     if workers > 1 and config.needs_secret:
         yield (), "secrets is missing: several workers must know the same ones"
 
