@@ -37,7 +37,8 @@ class Follower(Generic[T]):
         status: Where failures are counted.
         options: Tells how to follow.
         apply: Puts a word in force. Raises ValueError if it cannot be.
-        on_failure: Told of each failure: the reason, and seconds until the source is asked again.
+        on_failure: Told of each failure: the reason, and seconds until the source is asked again,
+            0 if it goes on telling.
         on_recovery: Told when the source is back, and after how many failures.
         rng: Returns random numbers from 0 to 1.
     """
@@ -153,6 +154,7 @@ class Follower(Generic[T]):
         except ValueError as exc:
             if self._status().fail(str(exc)):
                 logger.warning("%s: discovery says what cannot be: %s", self.name, exc)
+            self._on_failure(str(exc), 0.0)
         else:
             self._recover()
         self._work = self._loop.time() - began
