@@ -672,8 +672,11 @@ def test_a_pool_of_the_file_takes_the_name_of_a_found_one_and_gives_it_back() ->
                 second.apply(gateway, first)
                 assert paths(gateway) == {"/": "web"}
                 (pool,) = gateway.pools
-                assert ids(pool) == ["x:1"]
+                assert (ids(pool), pool.discovery) == (["x:1"], None)
                 kube.pods("a", "c")
+                finds = gateway.discovery
+                assert finds is not None
+                await until(lambda: finds.pools == ())
                 # Nothing more is heard of the namespace, and yet the found one is back.
                 parse(namespace_of(kube.server.url)).apply(gateway, second)
                 assert paths(gateway) == {"/web": "web"}
