@@ -181,9 +181,9 @@ routes:
     assert shop.tls is not None
     assert (shop.tls.server_name, shop.tls.verify) == ("b.example.org", False)
     assert shop.host == "backend"
-    assert shop.announces
-    assert not shop.makes_private
-    headers = shop.issue(shop.resolve(RequestInfo()), shop.backends[0])
+    assert shop.visitors.announces
+    assert not shop.visitors.makes_private
+    headers = shop.visitors.issue(shop.visitors.resolve(RequestInfo()), shop.backends[0])
     assert headers[0][1].partition(b";")[2] == (
         b" Path=/x; Domain=example.org; Max-Age=86400; Secure"
     )
@@ -923,9 +923,11 @@ def test_a_made_up_secret_lives_as_long_as_the_process() -> None:
     config = parse(text, environ={})
     assert config.needs_secret
     one, other = (parse(text, environ={}).make_pools()["shop"] for _ in range(2))
-    cookie = one.issue(one.resolve(RequestInfo()), one.backends[0])[0][1].partition(b";")[0]
+    cookie = one.visitors.issue(one.visitors.resolve(RequestInfo()), one.backends[0])[0][
+        1
+    ].partition(b";")[0]
     request = RequestInfo(headers=[(b"cookie", cookie)])
-    assert other.resolve(request).backend_id == "a:1"
+    assert other.visitors.resolve(request).backend_id == "a:1"
 
 
 def test_several_workers_need_a_secret() -> None:
@@ -977,7 +979,9 @@ def test_apply_keeps_what_pools_know() -> None:
     (pool,) = gateway.pools
     pool.set_intent("a:80", Intent.DOWN)
     lease = pool.lease(pool["b:80"])
-    cookie = pool.issue(pool.resolve(RequestInfo()), pool.backends[1])[0][1].partition(b";")[0]
+    cookie = pool.visitors.issue(pool.visitors.resolve(RequestInfo()), pool.backends[1])[0][
+        1
+    ].partition(b";")[0]
 
     after = parse(
         pools_of(
@@ -998,7 +1002,7 @@ def test_apply_keeps_what_pools_know() -> None:
     assert isinstance(pool.balancer, Random)
     assert gateway.forwarded
     assert "10.1.1.1" in gateway.trusted_proxies
-    assert pool.resolve(RequestInfo(headers=[(b"cookie", cookie)])).backend_id == "b:80"
+    assert pool.visitors.resolve(RequestInfo(headers=[(b"cookie", cookie)])).backend_id == "b:80"
     lease.release()
 
 

@@ -210,7 +210,7 @@ def cookie_of(pool: Pool) -> SignedCookie:
 
 def set_cookie(pool: Pool) -> str:
     """The cookie that a new visitor gets: its name and attributes."""
-    ((_, header),) = pool.issue(pool.resolve(RequestInfo()), pool.backends[0])
+    ((_, header),) = pool.visitors.issue(pool.visitors.resolve(RequestInfo()), pool.backends[0])
     name, _, rest = header.decode().partition("=")
     return name + rest.partition(";")[2]
 
@@ -298,18 +298,20 @@ def test_who_needs_a_secret(text: str, needs: bool) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        pytest.param(found(POD), "1 pool, 0 backends, 1 source, 1 route", id="a pool"),
+        pytest.param(found(POD), "1 pool, 0 backends and those found, 1 route", id="a pool"),
         pytest.param(
-            "discovery: {kubernetes: {}}", "0 pools, 0 backends, 1 source, 0 routes", id="pools"
+            "discovery: {kubernetes: {}}",
+            "0 pools and those found, 0 backends and those found, 0 routes and those found",
+            id="pools",
         ),
         pytest.param(
             f"{ONE % ''}\ndiscovery: {{kubernetes: {{}}}}",
-            "1 pool, 1 backend, 1 source, 1 route",
+            "1 pool and those found, 1 backend and those found, 1 route and those found",
             id="both",
         ),
     ],
 )
-def test_the_summary_counts_sources(text: str, expected: str) -> None:
+def test_the_summary_tells_of_sources(text: str, expected: str) -> None:
     assert in_folder(text).summary == expected
 
 
@@ -623,7 +625,6 @@ def test_options_and_annotations_that_do_not_go_together_stop_no_reload(
     assert "the affinity cookie stays what it was" in caplog.text
     applied(found(POD, ", affinity: {annotations: {}, announce: true}"), second, gateway)
     assert cookie_of(pool).announce
-    assert pool.watch_status.error is None
 
 
 # Pools that are found
@@ -676,7 +677,7 @@ def test_a_pool_of_the_file_takes_the_name_of_a_found_one_and_gives_it_back() ->
                 kube.pods("a", "c")
                 finds = gateway.discovery
                 assert finds is not None
-                await until(lambda: finds.pools == ())
+                await until(lambda: finds.routes == ())
                 # Nothing more is heard of the namespace, and yet the found one is back.
                 parse(namespace_of(kube.server.url)).apply(gateway, second)
                 assert paths(gateway) == {"/web": "web"}

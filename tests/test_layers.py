@@ -39,7 +39,7 @@ LAYERS = (
         "websocket_options",
     ),
     ("balancers", "affinity", "health", "retries", "retry_budget", "events", "intents", "snapshot"),
-    ("groups", "lease", "pool", "waiting_queue"),
+    ("groups", "lease", "pool", "pool_affinity", "waiting_queue"),
     ("upstream", "error_response", "lifespan", "routes"),
     (
         "client_body",

@@ -302,7 +302,7 @@ def test_on_lost_reject(status: AffinityStatus) -> None:
     else:
         made.remove("a")
     with pytest.raises(AffinityRejected, match=f"the visitor's backend is {status.value}"):
-        made.pick(REQUEST, resolution=made.resolve(REQUEST))
+        made.pick(REQUEST, resolution=made.visitors.resolve(REQUEST))
 
 
 @pytest.mark.parametrize(
@@ -345,11 +345,11 @@ def test_on_lost_must_answer_properly(answer: object) -> None:
 
 def test_affinity_is_optional() -> None:
     made = pool()
-    assert made.resolve(REQUEST).status is AffinityStatus.BYPASSED
-    assert list(made.issue(made.resolve(REQUEST), made.backends[0])) == []
+    assert made.visitors.resolve(REQUEST).status is AffinityStatus.BYPASSED
+    assert list(made.visitors.issue(made.visitors.resolve(REQUEST), made.backends[0])) == []
     headers = [(b"cookie", b"a=b")]
-    assert made.strip_affinity(headers) is headers
-    assert (made.announces, made.makes_private) == (False, False)
+    assert made.visitors.strip(headers) is headers
+    assert (made.visitors.announces, made.visitors.makes_private) == (False, False)
 
 
 def test_a_small_affinity_is_enough() -> None:
@@ -364,10 +364,12 @@ def test_a_small_affinity_is_enough() -> None:
             return [*headers, (b"stripped-for", pool.name.encode())]
 
     made = pool(affinity=Full())
-    assert made.issue(made.resolve(REQUEST), made.backends[0]) == [(b"x-issued", b"a 42")]
-    assert made.strip_affinity([]) == [(b"stripped-for", b"shop")]
-    assert (made.announces, made.makes_private) == (True, True)
-    assert list(pool(affinity=Pinning()).strip_affinity([])) == []
+    assert made.visitors.issue(made.visitors.resolve(REQUEST), made.backends[0]) == [
+        (b"x-issued", b"a 42")
+    ]
+    assert made.visitors.strip([]) == [(b"stripped-for", b"shop")]
+    assert (made.visitors.announces, made.visitors.makes_private) == (True, True)
+    assert list(pool(affinity=Pinning()).visitors.strip([])) == []
 
 
 # Leases

@@ -5,11 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 
 from sticky_asgi.retries import Retry
-from sticky_asgi.retry_budget import RetryBudget
+from sticky_asgi.retry_budget import RepeatWaiter, RetryBudget
 
 
 @pytest.mark.parametrize(
@@ -172,3 +179,116 @@ def test_a_turn_may_have_come_before_the_wait_began() -> None:
     assert budget.can_wait(1)
     budget.finish(1)
     assert budget.join(lambda: None).is_granted
+
+
+def test_who_was_in_a_closed_loop_may_still_leave() -> None:
+    """As its coroutine does when it is thrown away."""
+
+    def closed() -> None:
+        raise RuntimeError("Event loop is closed")
+
+    budget = RetryBudget(Retry(budget_min=1))
+    assert budget.start(1)
+    waiter = budget.join(closed)
+    budget.finish(1)
+    budget.leave(waiter, 1)
+    assert (budget.in_flight, budget.waiting) == (0, 0)
+
+
+class Budgets(RuleBasedStateMachine):
+    """Requests fail, wait for their turn, give up and end, in any order."""
+
+    @initialize(ratio=st.sampled_from([0.0, 0.2, 1.0]), least=st.integers(0, 4))
+    def begin(self, ratio: float, least: int) -> None:
+        self.retry = Retry(budget_ratio=ratio, budget_min=least)
+        self.budget = RetryBudget(self.retry)
+        self.active = 0
+        self.running = 0
+        #: Those who wait, in their order, and those whose turn came, in the order of the calls.
+        self.waiting: list[RepeatWaiter] = []
+        self.turns: list[int] = []
+        self.loops_closed: set[int] = set()
+        self.numbers: dict[RepeatWaiter, int] = {}
+
+    def limit(self, waiting: int = 0) -> int:
+        share = int(self.retry.budget_ratio * (self.active + waiting))
+        return max(self.retry.budget_min, share)
+
+    def note_turns(self, called: int, waited: int) -> None:
+        """Since so many were called, of so many who waited."""
+        if self.turns[called:]:
+            assert self.budget.in_flight <= max(1, self.limit(waited))
+        gone = [waiter for waiter in self.waiting if waiter.is_granted]
+        assert [self.numbers[waiter] for waiter in gone] == self.turns[called:]
+        self.running += len(gone)
+        first = self.numbers[gone[-1]] if gone else -1
+        self.waiting = [
+            waiter
+            for waiter in self.waiting
+            if not waiter.is_granted
+            and (self.numbers[waiter] > first or self.numbers[waiter] not in self.loops_closed)
+        ]
+        assert all(self.numbers[waiter] > first for waiter in self.waiting), "first come"
+
+    @rule(active=st.integers(0, 40))
+    def load_changes(self, active: int) -> None:
+        self.active = active
+
+    @rule()
+    def fails(self) -> None:
+        expected = not self.budget.waiting and self.running < self.limit()
+        assert self.budget.start(self.active) is expected
+        self.running += expected
+
+    @precondition(lambda self: self.budget.can_wait(6))
+    @rule()
+    def waits(self) -> None:
+        number, called = len(self.numbers), len(self.turns)
+
+        def wake() -> None:
+            if number in self.loops_closed:
+                raise RuntimeError("Event loop is closed")
+            self.turns.append(number)
+
+        waiter = self.budget.join(wake)
+        self.numbers[waiter] = number
+        self.waiting.append(waiter)
+        self.note_turns(called, len(self.waiting))
+
+    @precondition(lambda self: self.running)
+    @rule()
+    def ends(self) -> None:
+        called, waited = len(self.turns), len(self.waiting)
+        self.running -= 1
+        self.budget.finish(self.active)
+        self.note_turns(called, waited)
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def gives_up(self, data: st.DataObject) -> None:
+        waiter = data.draw(st.sampled_from(self.waiting))
+        self.waiting.remove(waiter)
+        self.budget.leave(waiter, self.active)
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def loop_ends(self, data: st.DataObject) -> None:
+        self.loops_closed.add(self.numbers[data.draw(st.sampled_from(self.waiting))])
+
+    @invariant()
+    def counts_are_right(self) -> None:
+        if hasattr(self, "budget"):
+            assert self.budget.in_flight == self.running
+            if self.budget.waiting:
+                assert self.running, "somebody is there who will call the next"
+
+    def teardown(self) -> None:
+        """Nobody waits for ever, as long as others end."""
+        if hasattr(self, "budget"):
+            while self.running:
+                self.ends()
+            assert (self.budget.waiting, self.budget.in_flight) == (0, 0)
+
+
+TestBudgets = Budgets.TestCase
+TestBudgets.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

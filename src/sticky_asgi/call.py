@@ -125,7 +125,7 @@ class Call:
         self.inbound = inbound = InboundRequest(self.scope, route, self.reader)
         if inbound.may_have_body:
             exchange.body = await inbound.open_body(exchange.receive)
-        self.resolution = resolution = pool.resolve(inbound)
+        self.resolution = resolution = pool.visitors.resolve(inbound)
         try:
             with exchange:
                 if exchange.body is not None:
@@ -375,8 +375,12 @@ class Call:
             if status in pool.retry.on_status and self._turns_down(status, state, resolution):
                 raise UnwantedStatus(status)
         self._end_repeat()
-        issued = pool.issue(resolution, state.backend)
-        if issued and pool.makes_private and is_cacheable(self.scope["method"], status, headers):
+        issued = pool.visitors.issue(resolution, state.backend)
+        if (
+            issued
+            and pool.visitors.makes_private
+            and is_cacheable(self.scope["method"], status, headers)
+        ):
             return [*headers, (b"cache-control", b"private"), *issued]
         return [*headers, *issued]
 

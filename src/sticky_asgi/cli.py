@@ -277,14 +277,14 @@ def _places(sockets: Sequence[socket.socket], server: uvicorn.Config) -> str:
 
 
 def _served(config: Config) -> str:
-    routes = [
+    served = [
         f"{_pattern(route)} from {_described(route.pool)}"
         for route in config.routes
         if route.pool is not None
     ]
     if config.document.discovery is not None:
-        routes.append("what discovery finds")
-    return ", ".join(routes)
+        served.append("what discovery finds")
+    return ", ".join(served)
 
 
 def _pattern(route: Route) -> str:

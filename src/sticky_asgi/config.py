@@ -97,7 +97,8 @@ class Config:
         """
         parts = self._make()
         # A pool that was found and one of the file are two, even if they have the same name.
-        found = () if gateway.discovery is None else gateway.discovery.pools
+        routes = () if gateway.discovery is None else gateway.discovery.routes
+        found = {route.pool for route in routes}
         running = {pool.name: pool for pool in gateway.pools if pool not in found}
         for name, pool in parts.pools.items():
             kept = running.get(name)
@@ -160,20 +161,20 @@ class Config:
 
     @property
     def summary(self) -> str:
-        """`2 pools, 5 backends, 3 routes`, and the sources of more, if there are any."""
+        """`2 pools, 5 backends, 3 routes`, and which of these discovery adds to."""
         document = self.document
         pools = document.pools.values()
-        sources = [*(pool.discovery for pool in pools), document.discovery]
-        counts = (
-            (len(pools), "pool"),
-            (sum(len(pool.backends) for pool in pools), "backend"),
-            (sum(source is not None for source in sources), "source"),
-            (len(document.pools if document.routes is None else document.routes), "route"),
-        )
+        backends = sum(len(pool.backends) for pool in pools)
+        routes = len(document.pools) if document.routes is None else len(document.routes)
+        finds_pools = document.discovery is not None
+        finds_backends = any(pool.discovery is not None for pool in pools)
         return ", ".join(
-            f"{count} {word}{'' if count == 1 else 's'}"
-            for count, word in counts
-            if count or word != "source"
+            f"{count} {word}{'' if count == 1 else 's'}{' and those found' if finds else ''}"
+            for count, word, finds in (
+                (len(document.pools), "pool", finds_pools),
+                (backends, "backend", finds_backends or finds_pools),
+                (routes, "route", finds_pools),
+            )
         )
 
     def __repr__(self) -> str:

@@ -1,15 +1,20 @@
-"""The keys of a configuration file about sources of backends."""
+"""The keys of a configuration file about sources of backends.
+
+A source is imported when a file asks for it: each brings libraries that others do without.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from . import Discovery, WatchOptions
 from .config_fields import Also, Duration, Integer, Port, Section
-from .discovery import DNS, File, KubernetesNamespace, KubernetesService
+
+if TYPE_CHECKING:
+    from .discovery import DNS, File, KubernetesNamespace, KubernetesService
 
 
 class WatchSection(Section):
@@ -77,6 +82,8 @@ class ServiceSection(ApiServerSection):
 
     def make(self, folder: Path) -> KubernetesService:
         """The source of its pods."""
+        from .discovery import KubernetesService
+
         return KubernetesService(**self.options(folder))
 
 
@@ -90,6 +97,8 @@ class NamespaceSection(ApiServerSection):
 
     def make(self, folder: Path) -> KubernetesNamespace:
         """The source of its pools."""
+        from .discovery import KubernetesNamespace
+
         return KubernetesNamespace(**self.options(folder))
 
 
@@ -108,6 +117,8 @@ class DNSSection(Section):
     max_backends: Integer = Field(1000, description="With more, the answer is refused.")
 
     def build(self) -> DNS:
+        from .discovery import DNS
+
         return DNS(**self.given())
 
 
@@ -118,10 +129,14 @@ class FileSection(Section):
     look_every: Duration = Field(5, description="Between two looks if nothing is heard of it.")
 
     def build(self) -> File:
+        from .discovery import File
+
         return File(**self.given())
 
     def make(self, folder: Path) -> File:
         """The source."""
+        from .discovery import File
+
         given = self.given()
         return File(folder / given.pop("path"), **given)
 

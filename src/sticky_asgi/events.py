@@ -155,10 +155,10 @@ class DiscoveryFailed:
     """A pool's source of backends is away, or says what cannot be used; what was known holds.
 
     Attributes:
-        pool: Name of the pool; empty for the source of a gateway's pools.
+        pool: Name of the pool; empty for a gateway's source of pools.
         reason: Why, for the operator. May hold addresses.
         failures: How often in a row, this one included.
-        pause: Seconds until the source is asked again; 0: it goes on telling.
+        pause: Seconds until the source is asked again; 0 where it is still listened to.
     """
 
     pool: str
@@ -172,7 +172,7 @@ class DiscoveryRecovered:
     """A pool's source of backends is back.
 
     Attributes:
-        pool: Name of the pool; empty for the source of a gateway's pools.
+        pool: Name of the pool; empty for a gateway's source of pools.
         failures: How often in a row it had failed.
     """
 

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 from starlette.types import Receive, Scope, Send
 
 from .call import Call
 from .checks import check_type
+from .discovery.found import DiscoveredPool
 from .discovery.pools import PoolDiscovery, PoolFollower
 from .error_response import ErrorResponse, can_refuse, default_error_response, send_error
 from .events import (
@@ -46,9 +48,6 @@ from .trusted_proxies import TrustedProxies
 from .upstream import (
     check_transport,
 )
-
-if TYPE_CHECKING:
-    from .discovery.kubernetes import DiscoveredPool
 
 logger = logging.getLogger("sticky_asgi")
 
@@ -103,7 +102,10 @@ class Gateway:
         self.forwarded = forwarded
         self.max_head = max_head
         self.discovery = discovery
-        self._fixed, self._table = self._routes_of(pools, discovery)
+        #: Several event loops may follow the source of pools, and any thread may replace routes.
+        self._lock = threading.RLock()
+        self._fixed = _fixed_routes(pools, discovery)
+        self._table = self._all_routes()
         self._readers: dict[Pool, tuple[HeadReader, tuple[object, ...]]] = {}
         self._runtimes = Runtimes(lambda: self.pools, self._make_pool_follower)
         self._was_ready = False
@@ -144,38 +146,31 @@ class Gateway:
         Args:
             pools: Pools by path prefix, or a list of `Route`.
             discovery: What finds more of them. Pools that were found stay until another source
-                has spoken. Default: as before.
+                has spoken. One that was there takes over what another has, and remains the
+                gateway's `discovery`. Default: as before.
         """
         if discovery != "keep":
             check_type("discovery", discovery, PoolDiscovery, None)
-        before, others = self.discovery, self.discovery if discovery == "keep" else discovery
-        fixed, _ = self._routes_of(pools, others)
-        # One that serves is not taken out for pools that are new.
-        self._was_ready = self.is_ready
-        if before is not None and others is not None and others is not before:
-            before.adopt(others)
-        else:
-            self.discovery = others
-        if self.discovery is not None:
-            self.discovery.make_room(fixed)
-        self._fixed, self._table = self._routes_of(fixed, self.discovery)
-        self._routes_changed()
+        with self._lock:
+            before, others = self.discovery, self.discovery if discovery == "keep" else discovery
+            self._fixed = _fixed_routes(pools, others)
+            # One that serves is not taken out for pools that are new.
+            self._was_ready = self.is_ready
+            if before is not None and others is not None and others is not before:
+                before.adopt(others)
+            else:
+                self.discovery = others
+            if self.discovery is not None:
+                self.discovery.make_room(self._fixed)
+            self._routes_changed()
 
-    @staticmethod
-    def _routes_of(
-        pools: Routes, discovery: PoolDiscovery | None
-    ) -> tuple[tuple[Route, ...], RouteTable]:
-        """The routes of the program, and these with those that were found."""
-        finds = discovery is not None
-        fixed = RouteTable(pools, may_be_empty=finds)
-        for pool in fixed.pools:
-            check_transport(pool.transport)
-        found = () if discovery is None else discovery.routes
-        names = {pool.name for pool in fixed.pools}
-        found = tuple(route for route in found if route.pool and route.pool.name not in names)
-        return fixed.routes, RouteTable([*fixed.routes, *found], may_be_empty=finds)
+    def _all_routes(self) -> RouteTable:
+        """The routes of the program, and then those that were found."""
+        found = () if self.discovery is None else self.discovery.routes
+        return RouteTable([*self._fixed, *found], may_be_empty=self.discovery is not None)
 
     def _routes_changed(self) -> None:
+        self._table = self._all_routes()
         self._readers = {}
         self._runtimes.follow_routes()
         self._runtimes.expect_ends_of_drains()
@@ -188,9 +183,9 @@ class Gateway:
         return PoolFollower(lambda: self.discovery, self._follow_pools, tell_event)
 
     def _follow_pools(self, found: Sequence[DiscoveredPool]) -> None:
-        if self.discovery is not None and self.discovery.follow(found, self._fixed):
-            self._fixed, self._table = self._routes_of(self._fixed, self.discovery)
-            self._routes_changed()
+        with self._lock:
+            if self.discovery is not None and self.discovery.follow(found, self._fixed):
+                self._routes_changed()
 
     def _observe_pools(self) -> None:
         for pool in self.pools:
@@ -214,7 +209,10 @@ class Gateway:
 
     def match(self, scope: Scope) -> Route | None:
         """The route that a request takes, or None."""
-        return self._table.match(scope)
+        route = self._table.match(scope)
+        if route is None and self.discovery is not None:
+            self._runtimes.miss_lifespan()
+        return route
 
     def reader(self, pool: Pool) -> HeadReader:
         """What reads the header sections of the requests for a pool."""
@@ -289,3 +287,11 @@ class Gateway:
 
     def __repr__(self) -> str:
         return f"<Gateway {', '.join(map(repr, self.routes))}>"
+
+
+def _fixed_routes(pools: Routes, discovery: PoolDiscovery | None) -> tuple[Route, ...]:
+    """The routes of the program, checked."""
+    fixed = RouteTable(pools, may_be_empty=discovery is not None)
+    for pool in fixed.pools:
+        check_transport(pool.transport)
+    return fixed.routes

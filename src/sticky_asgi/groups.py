@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
+from operator import attrgetter
 
-from .backend import BackendState, Intent
+from .backend import BackendState, Health, Intent
+
+_LIMIT = attrgetter("backend.max_requests")
 
 
 class Groups:
@@ -27,14 +30,22 @@ class Groups:
     __slots__ = ("_groups", "first", "has_limits", "panics")
 
     def __init__(self, states: Collection[BackendState], *, panics: bool) -> None:
-        groups = _groups_of(state for state in states if state.keeps_sessions)
+        # There may be thousands, and this is done after each change: nothing is called for each.
+        down, unhealthy = Intent.DOWN, Health.UNHEALTHY
+        groups = _groups_of(
+            [
+                state
+                for state in states
+                if state.intent is not down and state.health is not unhealthy
+            ]
+        )
         self.panics = False
         if not groups and panics:
-            groups = _groups_of(state for state in states if state.intent is not Intent.DOWN)
+            groups = _groups_of([state for state in states if state.intent is not Intent.DOWN])
             self.panics = bool(groups)
         self._groups = groups
         self.first: tuple[BackendState, ...] = groups[0] if groups else ()
-        self.has_limits = any(state.backend.max_requests is not None for state in states)
+        self.has_limits = any(map(_LIMIT, states))
 
     def without(self, exclude: Collection[str]) -> tuple[BackendState, ...]:
         """The first group that has anybody besides these: the others of it."""
@@ -48,11 +59,16 @@ class Groups:
         return f"<Groups of {', '.join(str(len(group)) for group in self._groups) or 'nobody'}>"
 
 
-def _groups_of(usable: Iterable[BackendState]) -> list[tuple[BackendState, ...]]:
+def _groups_of(usable: list[BackendState]) -> list[tuple[BackendState, ...]]:
     takers: dict[int, list[BackendState]] = {}
     keepers: dict[int, list[BackendState]] = {}
+    active = Intent.ACTIVE
     for state in usable:
         backend = state.backend
-        takes = state.intent is Intent.ACTIVE and backend.weight > 0
-        (takers if takes else keepers).setdefault(backend.priority, []).append(state)
+        groups = takers if state.intent is active and backend.weight > 0 else keepers
+        priority = backend.priority
+        if priority in groups:
+            groups[priority].append(state)
+        else:
+            groups[priority] = [state]
     return [tuple(found[priority]) for found in (takers, keepers) for priority in sorted(found)]

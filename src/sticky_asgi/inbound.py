@@ -96,7 +96,7 @@ class HeadReader:
         upstream = upstream_headers(
             head,
             # A list of its own: whoever strips it may do so in place.
-            pool.strip_affinity([*head.passed]),
+            pool.visitors.strip([*head.passed]),
             keep_host=pool.host == "pass",
             peer=peer,
             scheme=scheme,
@@ -110,7 +110,7 @@ class HeadReader:
         # HTTP/2 and later frame a body without any header.
         may_have_body = head.is_chunked or bool(head.content_length) or version >= "2"
         may_have_body = may_have_body and not is_handshake
-        is_final = pool.host == "pass" and not pool.announces and pool.transport is None
+        is_final = pool.host == "pass" and not pool.visitors.announces and pool.transport is None
         lines = header_lines(upstream) if is_final else None
         return ReadHead(head, scheme, client, cookies, may_have_body, upstream, lines)
 
@@ -199,7 +199,7 @@ class InboundRequest(RequestInfo):
     ) -> UpstreamRequest:
         """The request as one backend is sent it."""
         pool, headers = self._pool, self._headers
-        if pool.announces:
+        if pool.visitors.announces:
             headers = [*headers, (b"sticky-session", _ANNOUNCED.get(status, b"new"))]
         if pool.host == "backend" or self.host is None:
             headers = [(b"host", backend.authority.encode("ascii")), *headers]

@@ -27,7 +27,7 @@ class IntentKeeper:
         tell: Told of each change.
     """
 
-    __slots__ = ("_changed", "_pool", "_tell")
+    __slots__ = ("_changed", "_discovered", "_pool", "_tell")
 
     def __init__(
         self, pool: str, changed: Callable[[], None], tell: Callable[[IntentChanged], None]
@@ -35,6 +35,8 @@ class IntentKeeper:
         self._pool = pool
         self._changed = changed
         self._tell = tell
+        #: For whom the source has wished something, the last time it was heard.
+        self._discovered: tuple[str, ...] = ()
 
     def wish(
         self, state: BackendState, intent: Intent, *, until: float | None = None, reason: str = ""
@@ -59,12 +61,20 @@ class IntentKeeper:
         if state.wished is Intent.DRAINING:
             self.wish(state, Intent.DOWN, until=state.drain_until, reason="its drain has ended")
 
-    def discover(self, states: Iterable[BackendState], intents: Mapping[str, Intent]) -> None:
-        """The pool's source wishes something for some of these backends, and nothing for others."""
+    def discover(self, states: Mapping[str, BackendState], intents: Mapping[str, Intent]) -> None:
+        """The pool's source wishes something for some of its backends, and nothing for others.
+
+        Args:
+            states: The pool's backends, by id.
+            intents: What is wished for some of them, by id.
+        """
+        # Of thousands only those are looked at for whom something is wished, or was till now.
+        wishes = dict.fromkeys(self._discovered, Intent.ACTIVE) | dict(intents)
+        self._discovered = tuple(intents)
         before: dict[BackendState, Intent] = {}
-        for state in states:
-            wish = intents.get(state.id, Intent.ACTIVE)
-            if wish is not state.discovered:
+        for backend_id, wish in wishes.items():
+            state = states.get(backend_id)
+            if state is not None and wish is not state.discovered:
                 before[state] = state.intent
                 state.discovered = wish
                 state.intent = _strictest(state)

@@ -16,21 +16,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 from weakref import WeakSet
 
-from .affinity import (
-    Affinity,
-    AffinityStatus,
-    AnnotatedCookie,
-    CookieSettings,
-    OnLost,
-    Resolution,
-    SignedCookie,
-)
+from .affinity import Affinity, AffinityStatus, AnnotatedCookie, Resolution
 from .backend import Backend, BackendState, Health, Intent
 from .balancers import Balancer, RoundRobin
 from .checks import check_object, check_type, is_amount
 from .events import BackendsReplaced, HealthChanged, PoolEvent
 from .exceptions import (
-    AffinityRejected,
     BackendsBusy,
     NoBackendAvailable,
     QueueFull,
@@ -50,10 +41,11 @@ from .health import (
 from .intents import IntentKeeper
 from .lease import Lease
 from .limits import Limits
-from .request import RawHeader, RawHeaders, RequestInfo
+from .pool_affinity import PoolAffinity
+from .request import RawHeaders, RequestInfo
 from .retries import Retry
 from .retry_budget import RetryBudget
-from .snapshot import Discovery, Snapshot, WatchOptions, WatchStatus
+from .snapshot import Discovery, Snapshot, WatchOptions, WatchStatus, is_same
 from .timeouts import Timeouts
 from .tls import TLS
 from .waiting_queue import Waiter, WaitingQueue
@@ -122,24 +114,15 @@ class Pool:
     # be looked up in a dictionary, many times a request.
     __slots__ = (
         "__weakref__",
-        "_annotated",
         "_backends",
-        "_clock",
-        "_cookie_settings",
         "_departed",
         "_fault_statuses",
         "_groups",
         "_has_panicked",
         "_intents",
         "_keeper",
-        "_on_lost",
         "_queue",
-        "_settings_error",
-        "_settings_hold",
         "_states",
-        "_strip",
-        "affinity",
-        "announces",
         "balancer",
         "clock",
         "discovery",
@@ -150,7 +133,6 @@ class Pool:
         "host",
         "in_flight",
         "limits",
-        "makes_private",
         "name",
         "noted_statuses",
         "observers",
@@ -164,6 +146,7 @@ class Pool:
         "tls",
         "transport",
         "version",
+        "visitors",
         "watch",
         "watch_status",
         "websocket",
@@ -251,13 +234,8 @@ class Pool:
         self.version = 0
         #: Rises whenever another pool's policies are adopted.
         self.policies_version = 0
-        self._annotated: AnnotatedCookie | None = None
-        #: What the source has said of affinity, and whether it is in force, or needs not be.
-        self._cookie_settings: CookieSettings | None = None
-        self._settings_hold = False
-        self._settings_error = ""
-        self.affinity: Affinity | None = None
-        self._declare_affinity(affinity)
+        #: How they are bound to backends.
+        self.visitors = PoolAffinity(self, affinity)
         #: Told of every change, for as long as they live.
         self.observers: WeakSet[PoolObserver] = WeakSet()
         self._states: dict[str, BackendState] = {}
@@ -275,6 +253,11 @@ class Pool:
     def backends(self) -> tuple[Backend, ...]:
         """The current snapshot."""
         return self._backends
+
+    @property
+    def affinity(self) -> Affinity | None:
+        """What remembers which backend a visitor belongs to, as it is in force."""
+        return self.visitors.current
 
     @property
     def states(self) -> tuple[BackendState, ...]:
@@ -306,7 +289,12 @@ class Pool:
         Raises:
             ValueError: Two backends of one id; then nothing has changed.
         """
-        self._replace(_snapshot_of(backends), {})
+        snapshot = _snapshot_of(backends)
+        counts = Counter(backend.id for backend in snapshot)
+        if len(counts) < len(snapshot):
+            twice = next(key for key, count in counts.items() if count > 1)
+            raise ValueError(f"pool {self.name!r} has two backends with the id {twice!r}")
+        self._replace(snapshot, {})
 
     def follow(self, snapshot: Snapshot) -> None:
         """Put in force what the pool's source says, at once and as a whole.
@@ -317,9 +305,14 @@ class Pool:
             ValueError: The cookie's settings do not go together with the pool's own; everything
                 else is in force then, and the cookie is what it was.
         """
-        self._replace(snapshot.backends, {}, snapshot.intents)
+        if is_same(snapshot.backends, self._backends):
+            # Pods come and go less often than they are ready and not ready.
+            self._intents.discover(self._states, snapshot.intents)
+        else:
+            self._replace(snapshot.backends, {}, snapshot.intents)
         self.watch_status.has_snapshot = True
-        self._use_settings(snapshot.affinity)
+        if self.visitors.follow(snapshot.affinity):
+            self.policies_version += 1
 
     def _replace(
         self,
@@ -327,19 +320,14 @@ class Pool:
         new_states: Mapping[str, BackendState],
         intents: Mapping[str, Intent] | None = None,
     ) -> None:
-        if len({backend.id for backend in snapshot}) < len(snapshot):
-            counts = Counter(backend.id for backend in snapshot)
-            twice = next(key for key, count in counts.items() if count > 1)
-            raise ValueError(f"pool {self.name!r} has two backends with the id {twice!r}")
         previous = self._states
-        self._states = {
-            backend.id: self._state_of(backend, new_states.get(backend.id)) for backend in snapshot
-        }
+        self._states = states = self._states_of(snapshot, new_states)
+        added = tuple([key for key in states if key not in previous])
+        removed = tuple([key for key in previous if key not in states])
         if intents is not None:
-            self._intents.discover(self._states.values(), intents)
-        for key, state in previous.items():
-            if key in self._states:
-                continue
+            self._intents.discover(states, intents)
+        for key in removed:
+            state = previous[key]
             # Its requests are counted on, but what was wished for it went with it.
             self._intents.forget(state)
             state.health = Health.UNKNOWN
@@ -348,10 +336,8 @@ class Pool:
                 self._departed[key] = state
         self._backends = snapshot
         self.version += 1
-        self._keeper.follow(self._states.values())
+        self._keeper.follow(states.values())
         self._changed()
-        added = tuple(key for key in self._states if key not in previous)
-        removed = tuple(key for key in previous if key not in self._states)
         if added or removed:
             self.tell(BackendsReplaced(pool=self.name, added=added, removed=removed))
         self._tell_followers()
@@ -380,7 +366,12 @@ class Pool:
             self._intents.forget_wishes(self._states.values(), "its header is not read any more")
         self.drain_header = other.drain_header
         self._adopt_discovery(other)
-        self._declare_affinity(other._annotated or other.affinity)
+        try:
+            self.visitors.declare(other.visitors.declared)
+        except ValueError as exc:
+            # The rest of the new configuration is as good as it was.
+            self.watch_status.fail(str(exc))
+            logger.warning("pool %s: the affinity cookie stays what it was: %s", self.name, exc)
         self._use_health_policies()
         self.policies_version += 1
         if other.discovery is None:
@@ -397,60 +388,7 @@ class Pool:
         status, self.watch_status = self.watch_status, WatchStatus()
         # Stale backends are better than none, and no reason to be not ready.
         self.watch_status.has_snapshot = status.has_snapshot or bool(self._states)
-        self._settings_hold = False
-
-    def _declare_affinity(self, affinity: Affinity | AnnotatedCookie | None) -> None:
-        """Put in force the affinity that the program, or the file, has set."""
-        before, self._annotated = self._annotated, None
-        if isinstance(affinity, AnnotatedCookie):
-            self._annotated = affinity
-            if before is None and self.affinity is not None and not self._settings_hold:
-                return  # Until the new source has spoken, what is known stays in force.
-            try:
-                affinity = affinity.make(self._cookie_settings)
-            except ValueError as exc:
-                self._settings_hold, self._settings_error = False, str(exc)
-                self.watch_status.fail(self._settings_error)
-                logger.warning("pool %s: the affinity cookie stays what it was: %s", self.name, exc)
-                return
-            if self.watch_status.error == self._settings_error:
-                self.watch_status.recover()
-        self._use_affinity(affinity)
-
-    def _use_settings(self, settings: CookieSettings | None) -> None:
-        """Put in force what the source says of affinity, if it has a say."""
-        if self._settings_hold and settings == self._cookie_settings:
-            return
-        self._cookie_settings, self._settings_hold = settings, self._annotated is None
-        if self._annotated is None:
-            return
-        try:
-            cookie = self._annotated.make(settings)
-        except ValueError as exc:
-            self._settings_error = str(exc)
-            raise
-        self._settings_hold = True
-        before = self._cookie_name()
-        self._use_affinity(cookie)
-        self.policies_version += 1
-        after = self._cookie_name()
-        logger.info("pool %s: affinity cookie: %s", self.name, after or "none")
-        if before is not None and before != after:
-            logger.warning("pool %s: sessions of the cookie %s are dropped", self.name, before)
-
-    def _cookie_name(self) -> str | None:
-        cookie = self.affinity
-        return cookie.cookie_name(self) if isinstance(cookie, SignedCookie) else None
-
-    def _use_affinity(self, affinity: Affinity | None) -> None:
-        self.affinity = affinity
-        self.announces: bool = getattr(affinity, "announce", False)
-        self.makes_private: bool = getattr(affinity, "private", False)
-        self._on_lost: OnLost = getattr(affinity, "on_lost", "rebalance")
-        self._clock: Callable[[], float] = getattr(affinity, "clock", time.time)
-        self._strip: Callable[[RawHeaders, Pool], RawHeaders] | None = getattr(
-            affinity, "strip", None
-        )
+        self.visitors.expect_another_source()
 
     def _use_health_policies(self) -> None:
         statuses = () if self.ejection is None else self.ejection.statuses
@@ -463,13 +401,20 @@ class Pool:
         for follower in [*self.followers]:
             follower()
 
-    def _state_of(self, backend: Backend, new: BackendState | None) -> BackendState:
-        state = self._states.get(backend.id) or self._departed.pop(backend.id, None)
-        if state is None:
-            return new or BackendState(backend)
-        if state.backend is not backend:
-            state.use(backend)
-        return state
+    def _states_of(
+        self, snapshot: tuple[Backend, ...], new_states: Mapping[str, BackendState]
+    ) -> dict[str, BackendState]:
+        known, departed = self._states, self._departed
+        states: dict[str, BackendState] = {}
+        for backend in snapshot:
+            key = backend.id
+            state = known.get(key)
+            if state is None:
+                state = departed.pop(key, None) or new_states.get(key) or BackendState(backend)
+            if state.backend is not backend:
+                state.use(backend)
+            states[key] = state
+        return states
 
     def add(self, backend: str | Backend) -> Backend:
         """Add one backend. Raises ValueError if its id is taken."""
@@ -659,24 +604,6 @@ class Pool:
         self._groups = groups
         return groups
 
-    # Affinity.
-
-    def resolve(self, request: RequestInfo) -> Resolution:
-        """Which backend the visitor belongs to, whether or not it can be used now."""
-        if self.affinity is None:
-            return Resolution(AffinityStatus.BYPASSED)
-        return self.affinity.resolve(request, self)
-
-    def strip_affinity(self, headers: RawHeaders) -> RawHeaders:
-        """A request's headers without what affinity keeps from the backends."""
-        return headers if self._strip is None else self._strip(headers, self)
-
-    def issue(self, resolution: Resolution, backend: Backend) -> Sequence[RawHeader]:
-        """What a response must carry to bind the visitor to the backend that answered."""
-        if self.affinity is None:
-            return ()
-        return self.affinity.issue(resolution, backend, self._clock())
-
     # Choosing.
 
     def pick(
@@ -706,7 +633,7 @@ class Pool:
                     raise BackendsBusy(f"backend {pinned.id!r} is at max_requests")
                 pinned.charged = True
                 return pinned
-            self._check_lost(request, resolution)
+            self.visitors.check_move(request, resolution)
         return self.balancer.pick(self._candidates(exclude), request)
 
     def _pinned(self, resolution: Resolution, exclude: Collection[str]) -> BackendState | None:
@@ -728,16 +655,6 @@ class Pool:
         groups = self._groups or self._form_groups()
         return state.keeps_sessions or (groups.panics and state.intent is not Intent.DOWN)
 
-    def _check_lost(self, request: RequestInfo, resolution: Resolution) -> None:
-        status = resolution.status
-        if status is not AffinityStatus.MOVED and status is not AffinityStatus.LOST:
-            return
-        action = self._on_lost(status, request) if callable(self._on_lost) else self._on_lost
-        if action == "reject":
-            raise AffinityRejected(f"the visitor's backend is {status.value} and must not change")
-        if action != "rebalance":
-            raise ValueError(f"on_lost must return 'rebalance' or 'reject', got {action!r}")
-
     def _candidates(self, exclude: Collection[str]) -> Sequence[BackendState]:
         if self._keeper.due is not None:
             self._keeper.advance()
@@ -754,12 +671,7 @@ class Pool:
 
     def has_another(self, resolution: Resolution, exclude: Collection[str]) -> bool:
         """Whether a visitor's request could go to a backend besides these, at once."""
-        may_move = self._on_lost == "rebalance" or resolution.status not in (
-            AffinityStatus.KEPT,
-            AffinityStatus.MOVED,
-            AffinityStatus.LOST,
-        )
-        if not may_move:
+        if not self.visitors.may_move(resolution):
             return False
         groups = self._groups or self._form_groups()
         return any(not state.is_full for state in groups.without(exclude))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from .retries import Retry
 
@@ -84,7 +85,9 @@ class RetryBudget:
         """Let it wait no more; a turn that has come meanwhile is given back."""
         with self._lock:
             if not waiter.is_granted:
-                self._waiters.remove(waiter)
+                # One whose event loop is closed is not there any more.
+                with suppress(ValueError):
+                    self._waiters.remove(waiter)
                 return
         self.finish(active)
 

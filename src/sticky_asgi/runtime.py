@@ -61,6 +61,14 @@ class Runtimes:
         # (`loop.shutdown_asyncgens`), which is the only farewell a loop says without lifespan.
         runtime.guard = self._guard(loop, runtime)
         await anext(runtime.guard)
+        self._warn()
+
+    def miss_lifespan(self) -> None:
+        """Somebody misses what only a lifespan starts: say so if there was none."""
+        if not any(runtime.is_managed for runtime in list(self._by_loop.values())):
+            self._warn()
+
+    def _warn(self) -> None:
         if not self._has_warned:
             self._has_warned = True
             logger.warning(

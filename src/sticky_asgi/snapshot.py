@@ -6,6 +6,7 @@ and what happens while the source is away is the affair of `discovery/watcher.py
 
 from __future__ import annotations
 
+import operator
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -13,6 +14,8 @@ from typing import Literal, Protocol
 from .affinity.settings import CookieSettings
 from .backend import Backend, Intent
 from .checks import check_type, is_amount
+
+_ID = operator.attrgetter("id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +41,7 @@ class Snapshot:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "backends", _checked(self.backends))
-        ids = {backend.id for backend in self.backends}
+        ids = set(map(_ID, self.backends))
         if len(ids) < len(self.backends):
             seen: set[str] = set()
             for backend in self.backends:
@@ -59,6 +62,15 @@ def _checked(backends: Iterable[Backend]) -> tuple[Backend, ...]:
         for backend in made:
             check_type("a backend", backend, Backend)
     return made
+
+
+def is_same(before: tuple[Backend, ...], now: tuple[Backend, ...]) -> bool:
+    """Whether these are the very same objects, in the same order.
+
+    Sources keep the `Backend` objects of which nothing has changed, so this says at once whether
+    there is anything to be done about thousands of them.
+    """
+    return len(before) == len(now) and all(map(operator.is_, before, now))
 
 
 class Discovery(Protocol):

@@ -584,7 +584,7 @@ def test_a_pool_holds_nothing_of_an_affinity_it_has_left() -> None:
     pool = Pool("shop", ["http://127.0.0.1:9"])
     for _ in range(5):
         pool.adopt(Pool("shop", ["http://127.0.0.1:9"], affinity=SignedCookie(b"k" * 16)))
-        pool.resolve(RequestInfo())
+        pool.visitors.resolve(RequestInfo())
     assert codecs() == before + 1
 
 

@@ -55,11 +55,15 @@ class Cluster:
             self.fake.create(manifest)
 
     def annotate(self, **annotations: str | None) -> None:
+        """Set annotations of Traefik's on the Service `web`; None takes one away."""
         patch = {
             f"traefik.ingress.kubernetes.io/{key.replace('_', '-')}": value
             for key, value in annotations.items()
         }
-        self.fake.patch("services", "shop", "web", {"metadata": {"annotations": patch}})
+        self.annotate_service("web", patch)
+
+    def annotate_service(self, name: str, annotations: dict[str, Any]) -> None:
+        self.fake.patch("services", "shop", name, {"metadata": {"annotations": annotations}})
 
     def count(self) -> collections.Counter[tuple[str, str]]:
         """Requests by verb and resource, since the last `requests.clear()`."""
@@ -87,7 +91,7 @@ class Following(Generic[V]):
     async def next(self, seconds: float = 5) -> V:
         """The next value. Raises DiscoveryError if there is a failure instead."""
         if self._next is None:
-            self._next = asyncio.ensure_future(anext(self._values))  # type: ignore[arg-type]
+            self._next = asyncio.ensure_future(anext(self._values))
         done, _ = await asyncio.wait([self._next], timeout=seconds)
         if not done:
             raise TimeoutError(f"nothing told within {seconds} s")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from sticky_asgi.discovery.kubernetes.backends import Choice, ServiceBackends
@@ -20,7 +19,7 @@ def a_service(**options: Any) -> Service:
     return read_service(service("web", **options))
 
 
-def a_slice(*endpoints: Mapping[str, Any], created: str = "", **options: Any) -> Slice:
+def a_slice(*endpoints: dict[str, Any], created: str = "", **options: Any) -> Slice:
     manifest = endpoint_slice("web", list(endpoints), **options)
     manifest["metadata"]["creationTimestamp"] = created
     found = read_slice(manifest)

@@ -129,6 +129,7 @@ def test_the_same_again_is_the_same_object() -> None:
         pytest.param({"endpoints": [{"addresses": ["evil.example"]}]}, id="address is a name"),
         pytest.param({"endpoints": [{"addresses": ["1.2.3.4/x"]}]}, id="address with a path"),
         pytest.param({"endpoints": [{"addresses": [7]}]}, id="address no text"),
+        pytest.param({"endpoints": [{"addresses": ["fe80::1%eth0"]}]}, id="address with a zone"),
         pytest.param(
             {"endpoints": [{"addresses": ["1.2.3.4"], "targetRef": {"name": "a\nb"}}]}, id="name"
         ),

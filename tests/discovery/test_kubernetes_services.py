@@ -8,6 +8,7 @@ import pytest
 
 from sticky_asgi.discovery.kubernetes.external_name import check_external_name
 from sticky_asgi.discovery.kubernetes.services import (
+    Service,
     ServicePort,
     Unusable,
     choose_port,
@@ -199,3 +200,55 @@ def test_external_names_that_are_refused(name: str) -> None:
 def test_external_names_that_are_none(name: str) -> None:
     with pytest.raises(ValueError, match="no name of the DNS"):
         check_external_name(name)
+
+
+V1 = "traefik.ingress.kubernetes.io/"
+
+
+def _read_in_turn(*annotations: dict[str, str]) -> Service:
+    read: Service | None = None
+    for texts in annotations:
+        read = read_service(service("web", annotations=texts), read)
+    assert read is not None
+    return read
+
+
+STICKY = {f"{V1}affinity": "true", f"{V1}session-cookie-name": "traefik-cookie"}
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "warned"),
+    [
+        pytest.param({f"{V1}affinity": "maybe"}, "traefik-cookie", "affinity", id="unreadable"),
+        pytest.param(
+            {f"{V1}session-cookie-name": "a b"}, "traefik-cookie", "session-cookie-name", id="name"
+        ),
+        pytest.param(
+            {f"{V1}affinity": "maybe", f"{V1}session-cookie-name": "other"},
+            "other",
+            "affinity",
+            id="and a good one",
+        ),
+    ],
+)
+def test_a_mistyped_annotation_ends_no_sessions(
+    change: dict[str, str], name: str, warned: str
+) -> None:
+    """What it said before holds, through other changes, until it is right again."""
+    for more in ({}, {"note": "x"}):
+        read = _read_in_turn(STICKY, {**STICKY, **change}, {**STICKY, **change, **more})
+        assert read.reading.affinity is not None
+        assert read.reading.affinity.name == name
+        (warning,) = read.reading.warnings
+        assert warning.key == f"{V1}{warned}"
+        assert warning.message.endswith("; what it said before holds")
+    mended = _read_in_turn(STICKY, {**STICKY, **change}, STICKY)
+    assert (mended.reading.warnings, mended.understood) == ((), STICKY)
+
+
+def test_what_is_taken_away_or_said_to_be_off_is_off() -> None:
+    assert _read_in_turn(STICKY, {}).reading.affinity is None
+    assert _read_in_turn(STICKY, {**STICKY, f"{V1}affinity": "false"}).reading.affinity is None
+    assert _read_in_turn({f"{V1}affinity": "maybe"}).reading.affinity is None
+    mistyped = {**STICKY, f"{V1}affinity": "maybe"}
+    assert _read_in_turn(STICKY, mistyped, {}, mistyped).reading.affinity is None

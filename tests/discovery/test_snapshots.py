@@ -101,6 +101,34 @@ def test_a_backend_that_comes_back_brings_no_wish_with_it() -> None:
         assert made["a"].in_flight == 1
 
 
+@pytest.mark.parametrize("others", [pytest.param("", id="as it was"), pytest.param("c", id="more")])
+def test_a_wish_that_is_not_repeated_is_over(others: str) -> None:
+    """Even if the source goes on using the mapping in which it has said so."""
+    made, wishes = pool(), {"a": DOWN}
+    backends = snapshot("ab").backends
+    made.follow(Snapshot(backends=backends, intents=wishes))
+    assert made["a"].intent is DOWN
+    wishes.clear()
+    wishes["b"] = DRAINING
+    more = snapshot(others).backends
+    made.follow(Snapshot(backends=backends + more, intents=wishes))
+    assert [state.intent for state in made.states[:2]] == [ACTIVE, DRAINING]
+
+
+def test_backends_that_stay_the_same_objects_are_not_replaced() -> None:
+    """So nobody goes through thousands of them since one is not ready."""
+    made = pool()
+    first = snapshot("ab")
+    made.follow(first)
+    version = made.version
+    made.follow(Snapshot(backends=(*first.backends,), intents={"a": DOWN}))
+    assert made.version == version
+    assert made["a"].intent is DOWN
+    made.follow(snapshot("ab", {"a": DOWN}))
+    assert made.version > version
+    assert made["a"].intent is DOWN
+
+
 def test_the_drain_of_one_that_is_not_ready_ends_all_the_same() -> None:
     made = pool()
     made.follow(snapshot("ab"))
@@ -193,7 +221,7 @@ def test_a_reload_keeps_what_the_source_has_said() -> None:
     cookie = made.affinity
     assert isinstance(cookie, SignedCookie)
     assert (cookie.cookie_name(made), cookie.announce) == ("traefik-cookie", True)
-    assert made.announces
+    assert made.visitors.announces
     made.adopt(Pool("shop", ["http://a"]))
     assert made.affinity is None
     assert made["a:80"].intent is ACTIVE

@@ -376,3 +376,119 @@ async def test_watchers_follow_the_pools_there_are() -> None:
 def test_bad_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         WatchOptions(**options)
+
+
+# When it ends, and when the pool is changed by another thread
+
+
+@virtually
+async def test_a_change_as_it_ends_begins_nothing() -> None:
+    source = Scripted(snapshot("a"))
+    pool = Pool("shop", discovery=source)
+    watchers = Watchers()
+    watchers.follow([pool])
+    await watchers.wait_for_start()
+    watchers.follow([])
+    pool.adopt(Pool("shop", discovery=Scripted(snapshot("b"))))
+    await turn()
+    await watchers.aclose()
+    await asyncio.sleep(1)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert ids(pool) == ["a"]
+    assert not pool.followers
+
+
+@virtually
+async def test_nothing_is_put_in_force_once_the_pool_is_left() -> None:
+    source = Scripted(snapshot("a"))
+    pool = Pool("shop", discovery=source)
+    watchers = Watchers()
+    watchers.follow([pool])
+    await watchers.wait_for_start()
+    source.say(snapshot("b"))
+    await turn()
+    watchers.follow([])
+    assert asyncio.get_running_loop().time() == 0
+    await asyncio.sleep(1)
+    await watchers.aclose()
+    assert ids(pool) == ["a"]
+
+
+@pytest.mark.parametrize("has_source", [False, True], ids=["fixed", "discovery"])
+def test_the_source_before_has_no_say_any_more(has_source: bool) -> None:
+    """Though its word was on its way when another thread gave the pool other backends."""
+
+    async def main() -> None:
+        source = Scripted(snapshot("a"))
+        pool = Pool("shop", discovery=source)
+        other = (
+            Pool("shop", discovery=Scripted()) if has_source else Pool("shop", ["http://127.0.0.1"])
+        )
+        async with watching(pool) as watcher:
+            await watcher.wait_for_start()
+            source.say(snapshot("xyz"))
+            await turn()
+            # The word that calls the watcher, from the thread that adopts, comes late.
+            pool.followers.clear()
+            pool.adopt(other)
+            before = ids(pool)
+            await asyncio.sleep(0.1)
+            assert ids(pool) == before
+
+    run_virtually(main)
+
+
+@virtually
+async def test_a_source_that_does_not_heed_its_end_is_not_heard() -> None:
+    class Stubborn:
+        async def watch(self) -> AsyncIterator[Snapshot]:
+            yield snapshot("a")
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+            yield snapshot("xyz")
+
+    pool = Pool("shop", discovery=Stubborn())
+    async with watching(pool) as watcher:
+        await watcher.wait_for_start()
+        pool.adopt(Pool("shop", discovery=Scripted()))
+        await asyncio.sleep(1)
+        assert ids(pool) == ["a"]
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["first", "later"])
+def test_a_fault_of_a_policy_is_told_and_the_next_word_heard(
+    is_first: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Faulty(Pool):
+        is_faulty = is_first
+
+        def follow(self, snapshot: Snapshot) -> None:
+            if self.is_faulty:
+                raise KeyError("oh")
+            super().follow(snapshot)
+
+    async def main() -> None:
+        source = Scripted(snapshot("a"))
+        pool = Faulty("shop", discovery=source)
+        heard = Recorder(pool)
+        async with watching(pool):
+            await asyncio.sleep(0.1)
+            pool.is_faulty = True
+            if not is_first:
+                source.say(snapshot("b"))
+                source.say(snapshot("ab"))
+            await asyncio.sleep(0.1)
+            assert pool.watch_status.error == "KeyError: 'oh'"
+            assert heard.events[-1] == DiscoveryFailed(
+                pool="shop", reason="KeyError: 'oh'", failures=1, pause=0
+            )
+            (record,) = caplog.records
+            assert record.exc_info
+            pool.is_faulty = False
+            source.say(snapshot("abc"))
+            await asyncio.sleep(0.1)
+            assert ids(pool) == ["a", "b", "c"]
+            assert pool.watch_status.error is None
+            assert len(source.began) == 1
+
+    run_virtually(main)

@@ -13,7 +13,7 @@ import pytest
 
 from sticky_asgi.testing import FakeKubernetes
 from sticky_asgi.testing.kubernetes import KubernetesError
-from tests.servers import eventually
+from tests.servers import WAIT, eventually
 
 from .cluster import SERVICES, SLICES, WEB, Cluster
 
@@ -104,7 +104,8 @@ def test_a_request_hangs_until_it_is_released(cluster: Cluster) -> None:
 def test_who_hangs_may_leave(cluster: Cluster) -> None:
     cluster.fake.hang("list")
     with pytest.raises(httpx.ReadTimeout):
-        cluster.http.get(SERVICES, timeout=0.05)
+        cluster.http.get(SERVICES, timeout=httpx.Timeout(WAIT, read=0.05))
+    eventually(lambda: cluster.fake.requests)
     eventually(lambda: cluster.fake.release() == 0)
     assert [one.status for one in cluster.fake.requests] == [None]
 
@@ -122,6 +123,7 @@ def test_a_response_is_cut_off(cluster: Cluster) -> None:
 def test_watches_end_on_request(cluster: Cluster) -> None:
     with cluster.watch() as stream, cluster.watch(SLICES) as slices:
         assert cluster.fake.end_watches("services") == 1
+        assert cluster.fake.end_watches("services") == 0
         assert stream.rest() == b""
         assert cluster.fake.watching() == 1
         assert cluster.fake.end_watches() == 1
@@ -137,7 +139,7 @@ def test_watches_are_dropped(cluster: Cluster, caplog: pytest.LogCaptureFixture)
         assert stream.named() == ("ADDED", "web")
         with pytest.raises(httpx.RemoteProtocolError):
             stream.rest()
-    eventually(lambda: cluster.fake.watching() == 0)
+    assert cluster.fake.watching() == 0
     assert caplog.text == ""
 
 

@@ -186,7 +186,12 @@ def test_a_dry_run_changes_nothing(cluster: Cluster) -> None:
 
 
 def test_a_strategic_merge_knows_its_lists(cluster: Cluster) -> None:
-    cluster.create("web", ports={"a": 80, "b": 81, "c": 82}, annotations={"x": "1", "y": "2"})
+    cluster.create(
+        "web",
+        ports={"a": 80, "b": 81, "c": 82},
+        app_protocol="http",
+        annotations={"x": "1", "y": "2"},
+    )
     patch = {
         "metadata": {"annotations": {"x": None}, "finalizers": ["example.com/f"]},
         "spec": {
@@ -201,11 +206,9 @@ def test_a_strategic_merge_knows_its_lists(cluster: Cluster) -> None:
     }
     made = send(cluster, "PATCH", WEB, patch, STRATEGIC).json()
     assert made["metadata"]["annotations"] == {"y": "2"}
-    assert [(port["name"], port["port"]) for port in made["spec"]["ports"]] == [
-        ("new", 80),
-        ("b", 81),
-        ("d", 83),
-    ]
+    assert [
+        (port["name"], port["port"], port.get("appProtocol")) for port in made["spec"]["ports"]
+    ] == [("new", 80, "http"), ("b", 81, "http"), ("d", 83, None)]
     assert made["spec"]["selector"] == {"only": "this"}
     patch = {
         "metadata": {"$deleteFromPrimitiveList/finalizers": ["example.com/f"]},
@@ -390,6 +393,7 @@ def test_a_page_that_comes_too_late(cluster: Cluster) -> None:
     cluster.create(*"abc")
     query = {"limit": "2"}
     query["continue"] = cluster.http.get(SERVICES, params=query).json()["metadata"]["continue"]
+    cluster.create("d")
     cluster.fake.compact()
     refused = cluster.http.get(SERVICES, params=query)
     status = status_of(refused)
@@ -397,7 +401,7 @@ def test_a_page_that_comes_too_late(cluster: Cluster) -> None:
     assert status["message"].startswith("The provided continue parameter is too old")
     # The refusal says how to go on, inconsistently.
     query["continue"] = status["metadata"]["continue"]
-    assert names(cluster.http.get(SERVICES, params=query)) == "c"
+    assert names(cluster.http.get(SERVICES, params=query)) == "cd"
 
 
 @pytest.mark.parametrize(
@@ -409,6 +413,9 @@ def test_a_page_that_comes_too_late(cluster: Cluster) -> None:
         pytest.param({"resourceVersion": "x"}, 422, id="no number"),
         pytest.param({"resourceVersion": "1", "resourceVersionMatch": "Exact"}, 410, id="gone"),
         pytest.param({"resourceVersion": "0", "resourceVersionMatch": "Exact"}, 422, id="exact 0"),
+        pytest.param(
+            {"resourceVersion": "99999", "resourceVersionMatch": "Exact"}, 504, id="exact future"
+        ),
         pytest.param({"resourceVersionMatch": "Exact"}, 422, id="match alone"),
         pytest.param({"resourceVersion": "1", "resourceVersionMatch": "x"}, 422, id="match"),
         pytest.param({"continue": "!"}, 400, id="no token"),
@@ -426,6 +433,7 @@ def test_a_list_of_a_past_version(cluster: Cluster) -> None:
     cluster.create("a")
     then = cluster.fake.version
     cluster.create("b")
+    cluster.fake.create(web_slice("10.0.0.1"))
     query = {"resourceVersion": then, "resourceVersionMatch": "Exact"}
     answer = cluster.http.get(SERVICES, params=query)
     assert names(answer) == "a"

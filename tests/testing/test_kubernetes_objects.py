@@ -125,6 +125,11 @@ def test_a_slice_belongs_to_its_service(fake: FakeKubernetes) -> None:
     assert made["endpoints"][0]["targetRef"]["namespace"] == "shop"
 
 
+def test_a_slice_may_be_empty(fake: FakeKubernetes) -> None:
+    made = fake.create(endpoint_slice("web", [], ports=None))
+    assert (made["addressType"], made["endpoints"], made["ports"]) == ("IPv4", [], [])
+
+
 @pytest.mark.parametrize(
     ("address", "kind"),
     [
@@ -165,6 +170,8 @@ def test_what_is_not_held_is_a_mistake_of_the_test(fake: FakeKubernetes) -> None
         fake.list("ingresses")
     with pytest.raises(ValueError, match="apiVersion 'apps/v1', kind 'Deployment'"):
         fake.create({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x"}})
+    with pytest.raises(TypeError, match="keys must be str, got 1"):
+        fake.create(service("web") | {"spec": {1: 80}})
     with pytest.raises(TypeError, match="JSON has no set"):
         fake.create(service("web") | {"spec": {"ports": {80}}})
 
@@ -372,6 +379,21 @@ def changed(obj: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
             "targetPort",
             id="target number",
         ),
+        pytest.param(
+            changed(service("web", ports={"a": 80, "b": 81}), "spec.ports.1.name", "a"),
+            422,
+            'spec.ports[1].name: Duplicate value: "a"',
+            id="port name twice",
+        ),
+        pytest.param(
+            service("web", ip_families=["IPv4", "IPv5"]),
+            422,
+            'spec.ipFamilies[1]: Unsupported value: "IPv5"',
+            id="family of a service",
+        ),
+        pytest.param(
+            service("web", annotations={"a_b/c": ""}), 422, "prefix part", id="annotation prefix"
+        ),
         pytest.param(service("web", type="Other"), 422, "spec.type: Unsupported value", id="type"),
         pytest.param(
             service("web", type="ExternalName"),
@@ -402,6 +424,12 @@ def changed(obj: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
             400,
             "cannot unmarshal bool into Go struct field Service.metadata.annotations of type",
             id="boolean",
+        ),
+        pytest.param(
+            changed(service("web"), "metadata.finalizers", 5),
+            400,
+            "of type array",
+            id="finalizers",
         ),
         pytest.param(
             changed(service("web"), "metadata.labels", ["a"]),

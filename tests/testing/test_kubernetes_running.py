@@ -11,11 +11,12 @@ from typing import Any
 import httpx
 import pytest
 from starlette.testclient import TestClient
+from starlette.types import Message
 
 from sticky_asgi.testing import FakeKubernetes
 from sticky_asgi.testing.kubernetes import service
 from tests.conftest import Authority
-from tests.servers import eventually, no_leaks
+from tests.servers import HttpImplementation, eventually, no_leaks, serve
 
 from .cluster import SERVICES, serving
 
@@ -124,6 +125,45 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'sticky-asgi\[cli\]'"):
         with FakeKubernetes().running():
             pass
+
+
+def test_any_server_of_asgi_will_do(http: HttpImplementation) -> None:
+    fake = FakeKubernetes()
+    with serve(fake, http=http) as server:
+        with httpx.stream(
+            "GET", server.url + SERVICES, params={"watch": "1"}, trust_env=False, timeout=5
+        ) as response:
+            # The head is here before there is anything to tell.
+            assert fake.watching() == 1
+            fake.create(service("web", namespace="shop"))
+            assert next(response.iter_raw()).startswith(b'{"type":"ADDED","object":{')
+        eventually(lambda: fake.watching() == 0)
+    assert server.errors == []
+
+
+def test_the_head_of_a_watch_waits_for_no_event() -> None:
+    """ASGI has servers keep the head until there is a piece of the body."""
+    sent: asyncio.Queue[Message] = asyncio.Queue()
+    received: asyncio.Queue[Message] = asyncio.Queue()
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": SERVICES,
+        "query_string": b"watch=1",
+        "headers": [],
+    }
+
+    async def main() -> list[Message]:
+        received.put_nowait({"type": "http.request", "body": b""})
+        serving = asyncio.create_task(FakeKubernetes()(scope, received.get, sent.put))
+        messages = [await asyncio.wait_for(sent.get(), 5) for _ in range(2)]
+        received.put_nowait({"type": "http.disconnect"})
+        await asyncio.wait_for(serving, 5)
+        return messages
+
+    start, piece = asyncio.run(main())
+    assert (start["type"], start["status"]) == ("http.response.start", 200)
+    assert piece == {"type": "http.response.body", "body": b"", "more_body": True}
 
 
 def test_a_test_client_will_do_for_what_does_not_last() -> None:

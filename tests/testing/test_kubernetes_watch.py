@@ -134,6 +134,7 @@ def test_a_watch_ends_after_its_time(cluster: Cluster) -> None:
 def test_a_version_that_is_gone_is_told_in_the_stream(cluster: Cluster) -> None:
     cluster.create("web")
     version = cluster.fake.version
+    cluster.fake.create(service("elsewhere"))
     cluster.fake.compact()
     with cluster.watch(resourceVersion=version) as stream:
         kind, status = stream.event()
@@ -152,6 +153,14 @@ def test_a_version_that_is_gone_is_told_in_the_stream(cluster: Cluster) -> None:
     with cluster.watch(resourceVersion=listed) as stream:
         cluster.label("web", x="y")
         assert stream.named() == ("MODIFIED", "web")
+
+
+def test_the_newest_version_outlives_a_compaction(cluster: Cluster) -> None:
+    cluster.create("a")
+    cluster.fake.compact()
+    with cluster.watch(resourceVersion=cluster.fake.version) as stream:
+        cluster.create("b")
+        assert stream.named() == ("ADDED", "b")
 
 
 def test_open_watches_outlive_a_compaction(cluster: Cluster) -> None:

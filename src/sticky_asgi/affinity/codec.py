@@ -193,12 +193,20 @@ class Tokens:
     def find(self, token: bytes, pool: PoolView) -> str | None:
         version = pool.version
         if version != self._version:
-            known = self._tokens
-            ids = [backend.id for backend in pool.backends]
-            self._tokens = {id: known.get(id) or self._hash(id) for id in ids}
-            self._ids = {token: id for id, token in self._tokens.items()}
+            self._follow(pool)
             self._version = version
         return self._ids.get(token)
+
+    def _follow(self, pool: PoolView) -> None:
+        # Of thousands of backends few come and go. Another thread may look at the tables meanwhile.
+        tokens, names = self._tokens.copy(), self._ids.copy()
+        ids = {backend.id for backend in pool.backends}
+        for id in tokens.keys() - ids:
+            del names[tokens.pop(id)]
+        for id in ids - tokens.keys():
+            token = tokens[id] = self._hash(id)
+            names[token] = id
+        self._tokens, self._ids = tokens, names
 
     def _hash(self, backend_id: str) -> bytes:
         digest = hmac.digest(self._key, self._pool + backend_id.encode(), "sha256")

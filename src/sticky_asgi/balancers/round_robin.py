@@ -83,9 +83,11 @@ class RoundRobin:
 
     def _save(self) -> None:
         """Leave with each backend what it is owed, in turns: weights may be others next time."""
+        members, total = self._members, self._total
         for group in self._groups:
+            gained = group.gained
             for debt, position in group.queue:
-                self._members[position].current_weight = (group.gained - debt) / self._total
+                members[position].current_weight = (gained - debt) / total
 
     def _load(self, candidates: Sequence[BackendState]) -> None:
         members, weights = shares(candidates)
@@ -95,13 +97,16 @@ class RoundRobin:
             group = groups.get(weight)
             if group is None:
                 group = groups[weight] = _Group(weight)
+            turns = state.current_weight
             # More than a turn is never owed for long; a backend that was away comes back even.
-            turns = min(1.0, max(-1.0, state.current_weight))
+            if not -1.0 <= turns <= 1.0:
+                turns = 1.0 if turns > 1.0 else -1.0
             group.queue.append((-turns * total if turns else 0, position))
         for group in groups.values():
             heapify(group.queue)
         self._members, self._total, self._groups = members, total, list(groups.values())
-        self._excused.intersection_update(members)
+        if self._excused:
+            self._excused.intersection_update(members)
         self._seen = memory_key(candidates)
 
     def __repr__(self) -> str:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .dns import DNS
     from .file import File
-    from .kubernetes import DiscoveredPool, KubernetesNamespace, KubernetesService
+    from .found import DiscoveredPool, RouteHint
+    from .kubernetes import KubernetesNamespace, KubernetesService
     from .pools import PoolDiscovery, PoolSource
 
 __all__ = [
@@ -22,16 +23,18 @@ __all__ = [
     "KubernetesService",
     "PoolDiscovery",
     "PoolSource",
+    "RouteHint",
 ]
 
 _HOMES = {
     "DNS": ".dns",
-    "DiscoveredPool": ".kubernetes",
+    "DiscoveredPool": ".found",
     "File": ".file",
     "KubernetesNamespace": ".kubernetes",
     "KubernetesService": ".kubernetes",
     "PoolDiscovery": ".pools",
     "PoolSource": ".pools",
+    "RouteHint": ".found",
 }
 
 

@@ -37,8 +37,8 @@ class Follower(Generic[T]):
         status: Where failures are counted.
         options: Tells how to follow.
         apply: Puts a word in force. Raises ValueError if it cannot be.
-        on_failure: Told of each failure: the reason, and seconds until the source is asked again,
-            0 if it goes on telling.
+        on_failure: Told of each failure: the reason, and seconds until the source is asked again;
+            0 where it was heard and cannot be believed.
         on_recovery: Told when the source is back, and after how many failures.
         rng: Returns random numbers from 0 to 1.
     """
@@ -106,6 +106,8 @@ class Follower(Generic[T]):
                 if hasattr(words, "aclose"):
                     stack.push_async_callback(words.aclose)
                 async for word in words:
+                    if self._task is not asyncio.current_task():
+                        break  # It does not heed that it was cancelled.
                     self._hear(word)
         except asyncio.CancelledError as exc:
             task = asyncio.current_task()
@@ -152,14 +154,20 @@ class Follower(Generic[T]):
         try:
             self._put_in_force(word)
         except ValueError as exc:
-            if self._status().fail(str(exc)):
-                logger.warning("%s: discovery says what cannot be: %s", self.name, exc)
-            self._on_failure(str(exc), 0.0)
+            self._refuse(str(exc), None)
+        except Exception as exc:
+            self._refuse(f"{type(exc).__name__}: {exc}", exc)
         else:
             self._recover()
         self._work = self._loop.time() - began
         if self._status().has_snapshot:
             self._spoke.set()
+
+    def _refuse(self, reason: str, bug: Exception | None) -> None:
+        """The word cannot be put in force. The source is followed on: it may say another."""
+        if self._status().fail(reason):
+            logger.warning("%s: discovery says what cannot be: %s", self.name, reason, exc_info=bug)
+        self._on_failure(reason, 0.0)
 
     def _recover(self) -> None:
         failures = self._status().recover()

@@ -6,17 +6,16 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from ..checks import check_object, check_type
 from ..events import DiscoveryFailed, DiscoveryRecovered, Event
 from ..pool import Pool
 from ..routes import Route
 from ..snapshot import Discovery, Snapshot, WatchOptions, WatchStatus
+from ..upstream import check_transport
 from .follower import Follower
-
-if TYPE_CHECKING:
-    from .kubernetes import DiscoveredPool
+from .found import DiscoveredPool
 
 logger = logging.getLogger("sticky_asgi")
 
@@ -61,6 +60,15 @@ class _Share:
         return f"<a share of {len(self._snapshot.backends)} backends>"
 
 
+class _Kept(NamedTuple):
+    """A pool that was found."""
+
+    pool: Pool
+    share: _Share
+    #: Whose Host header its backends get where the source says nothing of it.
+    host: Literal["pass", "backend"]
+
+
 class PoolDiscovery:
     """Pools that a gateway finds by itself: they appear and vanish, and their routes with them.
 
@@ -71,7 +79,9 @@ class PoolDiscovery:
     Args:
         source: Where they come from, such as `KubernetesNamespace("shop")`.
         make_pool: Makes a pool from its name and the source of its backends:
-            `Pool(name, discovery=discovery, ...)` with whatever policies it is to have.
+            `Pool(name, discovery=discovery, ...)` with whatever policies it is to have. Called in
+            the event loop that follows the source, again for a pool that comes back, and for
+            each pool when a configuration is read anew. One that fails is named in the log.
         watch: How the source is followed. Default `WatchOptions()`.
 
     Raises:
@@ -102,7 +112,7 @@ class PoolDiscovery:
         #: The routes to the pools that were found.
         self.routes: tuple[Route, ...] = ()
         self._found: tuple[DiscoveredPool, ...] = ()
-        self._pools: dict[str, tuple[Pool, _Share]] = {}
+        self._pools: dict[str, _Kept] = {}
         self._said: set[str] = set()
 
     def follow(self, found: Iterable[DiscoveredPool], taken: Iterable[Route]) -> bool:
@@ -114,86 +124,110 @@ class PoolDiscovery:
 
         Returns:
             Whether there are other routes now.
+
+        Raises:
+            ValueError: Something else than pools; then nothing has changed.
         """
+        self._found = _checked(found)
         self.status.has_snapshot = True
-        self._found = found = tuple(found)
-        names = {route.pool.name for route in taken if route.pool is not None}
-        places = {_place(route) for route in taken}
-        remarks: set[str] = set()
+        return self.make_room(taken)
+
+    def make_room(self, taken: Iterable[Route]) -> bool:
+        """The program has other routes. Arguments and result are those of `follow`."""
+        names, places = set(), set()
+        for route in taken:
+            places.add(_place(route))
+            if route.pool is not None:
+                names.add(route.pool.name)
+        remarks: dict[str, BaseException | None] = {}
         routes: list[Route] = []
-        pools: dict[str, tuple[Pool, _Share]] = {}
-        for item in found:
+        pools: dict[str, _Kept] = {}
+        for item in self._found:
             if item.name in names:
-                remarks.add(f"the pool {item.name!r} that was found has the name of another")
+                remarks[f"the pool {item.name!r} that was found has the name of another"] = None
                 continue
-            pool = self._take_in(item)
-            if pool is None:
+            names.add(item.name)
+            kept = self._take_in(item, remarks)
+            if kept is None:
                 continue
-            pools[item.name] = pool
-            for route in self._routes_to(item, pool[0], remarks):
+            pools[item.name] = kept
+            for route in _routes_to(item, kept.pool, remarks):
                 if _place(route) in places:
-                    remarks.add(f"{route!r} that was found is left out: another has its place")
+                    remarks[f"{route!r} that was found is left out: another has its place"] = None
                 else:
                     places.add(_place(route))
                     routes.append(route)
-        for remark in sorted(remarks - self._said):
-            logger.warning("discovery: %s", remark)
-        self._pools, self._said = pools, remarks
-        before = [_identity(route) for route in self.routes]
-        if before == [_identity(route) for route in routes]:
+        self._pools = pools
+        self._say(remarks)
+        if list(map(_identity, self.routes)) == list(map(_identity, routes)):
             return False
         self.routes = tuple(routes)
         return True
 
-    @property
-    def pools(self) -> tuple[Pool, ...]:
-        """The pools that were found."""
-        return tuple(pool for pool, _ in self._pools.values())
+    def _say(self, remarks: dict[str, BaseException | None]) -> None:
+        """Each remark once, until it is void."""
+        for remark in sorted(remarks.keys() - self._said):
+            fault = remarks[remark]
+            level = logging.WARNING if fault is None else logging.ERROR
+            logger.log(level, "discovery: %s", remark, exc_info=fault)
+        self._said = set(remarks)
 
-    def make_room(self, taken: Iterable[Route]) -> None:
-        """The program has other routes now: names and places are taken, or free again."""
-        if self.status.has_snapshot:
-            self.follow(self._found, taken)
-
-    def _take_in(self, item: DiscoveredPool) -> tuple[Pool, _Share] | None:
-        known = self._pools.get(item.name)
-        if known is not None:
-            known[1].say(item.snapshot)
-            return known
+    def _take_in(
+        self, item: DiscoveredPool, remarks: dict[str, BaseException | None]
+    ) -> _Kept | None:
+        kept = self._pools.get(item.name)
+        if kept is not None:
+            _use_host(kept.pool, item.host or kept.host)
+            kept.share.say(item.snapshot)
+            return kept
         share = _Share(item.snapshot)
         try:
-            pool = self.make_pool(item.name, share)
-            check_type("make_pool's pool", pool, Pool)
-            if item.host is not None:
-                pool.host = item.host
-            # It serves from its first request on.
-            pool.follow(item.snapshot)
-        except Exception:
-            logger.exception("discovery: the pool %s could not be made", item.name)
+            pool = self._make(item.name, share)
+        except Exception as exc:
+            remarks[f"the pool {item.name!r} could not be made"] = exc
             return None
-        return pool, share
+        kept = _Kept(pool, share, pool.host)
+        _use_host(pool, item.host or pool.host)
+        # It serves from its first request on. What cannot be is said by whoever follows it.
+        with suppress(ValueError):
+            pool.follow(item.snapshot)
+        return kept
 
-    @staticmethod
-    def _routes_to(item: DiscoveredPool, pool: Pool, remarks: set[str]) -> list[Route]:
-        routes = []
-        for hint in item.routes:
-            try:
-                routes.append(
-                    Route(pool, path=hint.path, host=hint.host, strip_prefix=hint.strip_prefix)
-                )
-            except ValueError as exc:
-                remarks.add(f"a route to {item.name!r} that was found is left out: {exc}")
-        return routes
+    def _make(self, name: str, share: _Share) -> Pool:
+        pool = self.make_pool(name, share)
+        check_type("the pool", pool, Pool)
+        if pool.name != name or pool.discovery is not share:
+            raise ValueError("make_pool must use the name and the discovery that it is given")
+        check_transport(pool.transport)
+        return pool
 
     def adopt(self, other: PoolDiscovery) -> None:
-        """Take over another one's source and policies, and keep the pools that were found."""
+        """Take over another one's source and policies, and keep the pools that were found.
+
+        A pool that cannot be made anew keeps its policies. The other must not be used afterwards.
+        """
         self.make_pool, self.watch = other.make_pool, other.watch
         if other.source != self.source:
             self.source = other.source
-        for name, (pool, share) in self._pools.items():
-            host = pool.host
-            pool.adopt(self.make_pool(name, share))
-            pool.host = host
+            has_snapshot, self.status = self.status.has_snapshot, WatchStatus()
+            # Stale pools are better than none, and no reason to be not ready.
+            self.status.has_snapshot = has_snapshot
+        for item in self._found:
+            kept = self._pools.get(item.name)
+            # One that the program has taken over follows something else, or nobody.
+            if kept is not None and kept.pool.discovery is kept.share:
+                self._pools[item.name] = self._renew(item, kept)
+
+    def _renew(self, item: DiscoveredPool, kept: _Kept) -> _Kept:
+        try:
+            made = self._make(item.name, kept.share)
+            host = made.host
+            made.host = item.host or host
+            kept.pool.adopt(made)
+        except Exception:
+            logger.exception("discovery: the pool %s keeps its policies", item.name)
+            return kept
+        return kept._replace(host=host)
 
     def __repr__(self) -> str:
         return f"<PoolDiscovery {self.source!r} [{len(self._pools)} pools]>"
@@ -217,7 +251,7 @@ class PoolFollower:
         self._discovery = discovery
         self._apply = apply
         self._tell = tell
-        self._source: PoolSource | None = None
+        self._present: tuple[PoolDiscovery, PoolSource] | None = None
         self._follower: Follower[Sequence[DiscoveredPool]] | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -226,21 +260,30 @@ class PoolFollower:
         self._turn_to(self._discovery())
 
     def _turn_to(self, discovery: PoolDiscovery | None) -> None:
-        source = None if discovery is None else discovery.source
-        if source is self._source:
+        present = None if discovery is None else (discovery, discovery.source)
+        if present == self._present:
             return
-        self._source = source
+        self._present = present
         if self._follower is not None:
+            self._follower.end()
             task = asyncio.get_running_loop().create_task(self._follower.aclose())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
             self._follower = None
-        if discovery is not None:
-            self._follower = self._follow(discovery)
-            self._follower.begin(discovery.source.watch_pools)
+        if present is not None:
+            discovery, source = present
+            self._follower = self._follow(discovery, source)
+            self._follower.begin(source.watch_pools)
 
-    def _follow(self, discovery: PoolDiscovery) -> Follower[Sequence[DiscoveredPool]]:
+    def _follow(
+        self, discovery: PoolDiscovery, source: PoolSource
+    ) -> Follower[Sequence[DiscoveredPool]]:
         status = discovery.status
+
+        def put_in_force(found: Sequence[DiscoveredPool]) -> None:
+            # Another thread may have given the gateway another source just now.
+            if self._discovery() is discovery and discovery.source is source:
+                self._apply(found)
 
         def say_failure(reason: str, pause: float) -> None:
             self._tell(
@@ -251,15 +294,15 @@ class PoolFollower:
             "all pools",
             lambda: status,
             lambda: discovery.watch,
-            self._apply,
+            put_in_force,
             on_failure=say_failure,
             on_recovery=lambda failures: self._tell(DiscoveryRecovered(pool="", failures=failures)),
         )
 
     async def wait_for_start(self) -> None:
         """Wait for the first word, as far as that is wanted. Raises DiscoveryError."""
-        if self._follower is not None:
-            await self._follower.wait_for_start(self._source)
+        if self._follower is not None and self._present is not None:
+            await self._follower.wait_for_start(self._present[1])
 
     async def aclose(self) -> None:
         """Follow nobody any more."""
@@ -268,7 +311,38 @@ class PoolFollower:
             await asyncio.wait(self._closing)
 
     def __repr__(self) -> str:
-        return f"<PoolFollower of {self._source!r}>"
+        return f"<PoolFollower of {self._present and self._present[0]!r}>"
+
+
+def _checked(found: object) -> tuple[DiscoveredPool, ...]:
+    """In the order of their names."""
+    if not isinstance(found, Iterable):
+        raise ValueError(f"a source of pools must yield lists of DiscoveredPool, got {found!r}")
+    pools = tuple(found)
+    for item in pools:
+        if not isinstance(item, DiscoveredPool):
+            raise ValueError(f"a source of pools must yield DiscoveredPool objects, got {item!r}")
+    return tuple(sorted(pools, key=lambda item: item.name))
+
+
+def _use_host(pool: Pool, host: Literal["pass", "backend"]) -> None:
+    if pool.host != host:
+        pool.host = host
+        pool.policies_version += 1
+
+
+def _routes_to(
+    item: DiscoveredPool, pool: Pool, remarks: dict[str, BaseException | None]
+) -> list[Route]:
+    routes = []
+    for hint in item.routes:
+        try:
+            routes.append(
+                Route(pool, path=hint.path, host=hint.host, strip_prefix=hint.strip_prefix)
+            )
+        except ValueError as exc:
+            remarks[f"a route to {item.name!r} that was found is left out: {exc}"] = None
+    return routes
 
 
 def _place(route: Route) -> tuple[object, ...]:

@@ -25,6 +25,7 @@ class Watcher:
         self.pool = pool
         self._loop = asyncio.get_running_loop()
         self._source: Discovery | None = None
+        self._has_ended = False
         self._follower: Follower[Snapshot] = Follower(
             f"pool {pool.name}",
             lambda: pool.watch_status,
@@ -47,7 +48,7 @@ class Watcher:
     def _follow_source(self) -> None:
         """Begin with the pool's present source, if it is another one than before."""
         source = self.pool.discovery
-        if source is self._source:
+        if source is self._source or self._has_ended:
             return
         self._source = source
         if source is None:
@@ -58,7 +59,9 @@ class Watcher:
     def _apply(self, snapshot: Snapshot) -> None:
         if not isinstance(snapshot, Snapshot):
             raise ValueError(f"a source of backends must yield Snapshots, got {snapshot!r}")
-        self.pool.follow(snapshot)
+        # Another thread may have given the pool another source just now.
+        if self.pool.discovery is self._source:
+            self.pool.follow(snapshot)
 
     def _say_failure(self, reason: str, pause: float) -> None:
         pool = self.pool
@@ -70,10 +73,15 @@ class Watcher:
         if self.pool.discovery is not None:
             await self._follower.wait_for_start(self.pool.discovery)
 
-    async def aclose(self) -> None:
+    def end(self) -> None:
         """Follow nobody any more. What is known stays in force."""
+        self._has_ended = True
         self.pool.followers.discard(self._look)
-        self._source = None
+        self._follower.end()
+
+    async def aclose(self) -> None:
+        """Follow nobody any more, and see the source end."""
+        self.end()
         await self._follower.aclose()
 
     def __repr__(self) -> str:
@@ -94,7 +102,9 @@ class Watchers:
             if pool not in self._watchers:
                 self._watchers[pool] = Watcher(pool)
         for pool in [pool for pool in self._watchers if pool not in wanted]:
-            task = asyncio.get_running_loop().create_task(self._watchers.pop(pool).aclose())
+            watcher = self._watchers.pop(pool)
+            watcher.end()
+            task = asyncio.get_running_loop().create_task(watcher.aclose())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 

@@ -19,6 +19,7 @@ from ..gateway import Gateway
 from ..replicas import Replicas
 from ..streams import Streams
 from ..tally import described, problems
+from ..visitors import Outcome
 
 SHARE = 0.02
 
@@ -69,8 +70,9 @@ async def steady(arena: Arena) -> Sequence[Check]:
             sizes.append(await _measure(gateway))
             load.is_resting = False
             say(f"minute {minute + 1}: {sizes[-1]}")
-    failed = [each for each in load.outcomes if each.status in (502, 504)]
-    others = problems(each for each in load.outcomes if each.status not in (502, 504))
+    # A replica that dies in the middle of an answer takes the rest of it along.
+    failed = [each for each in load.outcomes if _is_lost(each)]
+    others = problems(each for each in load.outcomes if not _is_lost(each))
     share = 100 * len(failed) / len(load.outcomes)
     second, last = sizes[1], sizes[-1]
     return [
@@ -78,11 +80,15 @@ async def steady(arena: Arena) -> Sequence[Check]:
         grown("open files", second.files, last.files, SHARE),
         grown("tasks", second.tasks, last.tasks, SHARE),
         at_least("faults", 5 * options.minutes, len(faults)),
-        at_most(f"502 and 504, of {len(load.outcomes):,}", FAILED, share, " %"),
+        at_most(f"502, 504 and cut off, of {len(load.outcomes):,}", FAILED, share, " %"),
         none_of("other errors", others.total(), described(others)),
         none_of("wrong messages in streams and WebSockets", streams.wrong),
         *arena.broken(load),
     ]
+
+
+def _is_lost(outcome: Outcome) -> bool:
+    return outcome.status in (502, 504) or outcome.problem == "cut off"
 
 
 async def _inflict(fault: Fault, replicas: Replicas) -> None:

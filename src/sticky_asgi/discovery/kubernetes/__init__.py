@@ -1,7 +1,7 @@
 """Pools that follow a Kubernetes Service, or every annotated Service of a namespace."""
 
-from .annotations import RouteHint
-from .namespace import DiscoveredPool, KubernetesNamespace
+from ..found import DiscoveredPool, RouteHint
+from .namespace import KubernetesNamespace
 from .service import KubernetesService
 
 __all__ = ["DiscoveredPool", "KubernetesNamespace", "KubernetesService", "RouteHint"]

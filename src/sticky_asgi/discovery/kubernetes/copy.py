@@ -67,7 +67,10 @@ class Copy:
         for remark in remarks:
             if remark not in before:
                 logger.warning("kubernetes: service %s/%s: %s", self.namespace, name, remark)
-        self._said[name] = frozenset(remarks)
+        if remarks:
+            self._said[name] = frozenset(remarks)
+        else:
+            self._said.pop(name, None)
 
     # A server that does not know of selectors sends more than it was asked for.
 
@@ -83,10 +86,10 @@ class Copy:
         return found
 
     def _on_service(self, before: Service | None, now: Service | None) -> None:
-        for service in (before, now):
-            if service is not None:
-                self._view(service.name).service = now
-                self._has_changed(service.name)
+        service = now or before
+        if service is not None:
+            self._view(service.name).service = now
+            self._has_changed(service.name)
 
     def _on_slice(self, before: Slice | None, now: Slice | None) -> None:
         if before is not None:
@@ -106,7 +109,6 @@ class Copy:
         view = self.views.get(name)
         if view is not None and view.service is None and not view.slices:
             del self.views[name]
-            self._said.pop(name, None)
         self.changed.add(name)
         self.notify()
 

@@ -141,7 +141,10 @@ def intent_of(conditions: Mapping[str, bool | None]) -> Intent:
 
 @lru_cache(10_000)
 def _address(value: str) -> str:
-    ipaddress.ip_address(_text(value))
+    # A zone of an IPv6 address means something on one machine only.
+    if "%" in _text(value):
+        raise ValueError(f"must be an address without a zone, got {value!r}")
+    ipaddress.ip_address(value)
     return value
 
 

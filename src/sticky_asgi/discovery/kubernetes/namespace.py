@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Literal
 
 import httpx
 
 from ...checks import check_type
-from ...snapshot import Snapshot
-from .annotations import RouteHint
+from ..found import DiscoveredPool, RouteHint
 from .api import ApiServer
 from .backends import Choice, Identity, ServiceBackends
 from .services import Service, Unusable
@@ -26,24 +23,6 @@ PREFIXES = (
     "nginx.ingress.kubernetes.io/",
     "traefik.backend.",
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiscoveredPool:
-    """A pool that a source has found.
-
-    Args:
-        name: Its name: that of the Service.
-        snapshot: Its backends, and what is said of its cookie.
-        routes: Where its requests come from; at least one.
-        host: Whose Host header its backends get: the visitor's (`"pass"`) or their own
-            (`"backend"`). None: nothing is said.
-    """
-
-    name: str
-    snapshot: Snapshot
-    routes: tuple[RouteHint, ...]
-    host: Literal["pass", "backend"] | None = None
 
 
 class KubernetesNamespace(Source[tuple[DiscoveredPool, ...]]):
@@ -113,6 +92,7 @@ class KubernetesNamespace(Source[tuple[DiscoveredPool, ...]]):
             view = copy.views.get(name)
             if view is None or view.service is None or not _is_annotated(view.service):
                 pools.pop(name, None)
+                copy.say(name, ())
                 continue
             remarks = view.remarks()
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from .annotations import Reading, read_annotations
@@ -51,6 +51,8 @@ class Service:
         annotations: Its annotations.
         labels: Its labels.
         reading: What its annotations say.
+        understood: Its annotations as they are in force: where one has become unreadable, with
+            what it said before.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Service:
     annotations: Mapping[str, str]
     labels: Mapping[str, str]
     reading: Reading
+    understood: Mapping[str, str]
 
 
 def read_service(item: Mapping[str, Any], before: Service | None = None) -> Service:
@@ -77,6 +80,7 @@ def read_service(item: Mapping[str, Any], before: Service | None = None) -> Serv
         metadata, spec = item["metadata"], item["spec"]
         annotations, labels = metadata.get("annotations") or {}, metadata.get("labels") or {}
         families = spec.get("ipFamilies") or (None,)
+        reading, understood = _reading(annotations, labels, before)
         made = Service(
             name=metadata["name"],
             ports=tuple(
@@ -91,7 +95,8 @@ def read_service(item: Mapping[str, Any], before: Service | None = None) -> Serv
             ),
             annotations=dict(annotations),
             labels=dict(labels),
-            reading=_reading(annotations, labels, before),
+            reading=reading,
+            understood=understood,
         )
     except (AttributeError, IndexError, KeyError, TypeError) as exc:
         raise ValueError(f"{type(exc).__name__}: {exc}") from None
@@ -100,12 +105,39 @@ def read_service(item: Mapping[str, Any], before: Service | None = None) -> Serv
 
 def _reading(
     annotations: Mapping[str, str], labels: Mapping[str, str], before: Service | None
-) -> Reading:
+) -> tuple[Reading, Mapping[str, str]]:
+    """What the annotations say, and those that it was read from.
+
+    Whoever mistypes an annotation ends nobody's session: until it is mended, what it said before
+    holds.
+    """
     if not all(isinstance(text, str) for text in (*annotations.values(), *labels.values())):
         raise ValueError("annotations and labels must be texts")
     if before is not None and (before.annotations, before.labels) == (annotations, labels):
-        return before.reading
-    return read_annotations(annotations, labels=labels)
+        return before.reading, before.understood
+    reading = read_annotations(annotations, labels=labels)
+    if before is None or not reading.warnings:
+        return reading, annotations
+    held = {
+        warning.key: before.understood[warning.key]
+        for warning in reading.warnings
+        if warning.key in annotations and warning.key in before.understood
+    }
+    understood = {**annotations, **held}
+    for key in held:
+        # One may have been warned of for another's sake only.
+        trial = {**understood, key: annotations[key]}
+        if all(warning.key != key for warning in read_annotations(trial, labels=labels).warnings):
+            understood = trial
+    better = read_annotations(understood, labels=labels)
+    if replace(better, warnings=(), notes=()) == replace(reading, warnings=(), notes=()):
+        return reading, annotations
+    mistakes = tuple(
+        replace(warning, message=f"{warning.message}; what it said before holds")
+        for warning in reading.warnings
+        if understood.get(warning.key, warning.value) != warning.value
+    )
+    return replace(better, warnings=(*mistakes, *better.warnings)), understood
 
 
 def choose_port(

@@ -25,7 +25,7 @@ V = TypeVar("V")
 #: Putting a value together takes at most one part in so many of the time, while many changes come
 #: in quick succession; and none waits longer than so many seconds.
 SHARE = 5
-PATIENCE = 0.05
+PATIENCE = 0.03
 
 _LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1123, as the API wants names
 

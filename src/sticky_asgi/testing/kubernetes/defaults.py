@@ -38,8 +38,7 @@ def _service(obj: Object, old: Object | None, serial: int) -> None:
     spec.setdefault("sessionAffinity", "None")
     for port in _items(spec, "ports"):
         port.setdefault("protocol", "TCP")
-        if spec.get("clusterIP") != "None":
-            port.setdefault("targetPort", port.get("port"))
+        port.setdefault("targetPort", port.get("port"))
     if spec["type"] != "ExternalName":
         _addresses(spec, old, serial)
     obj.setdefault("status", {"loadBalancer": {}})

@@ -422,7 +422,8 @@ class FakeKubernetes:
     def compact(self) -> None:
         """Forget the history: who resumes a watch, or continues a list, gets 410 and has to list.
 
-        Watches that are open go on.
+        Watches that are open go on, and whoever knows the newest version may go on from there: the
+        last write, or a bookmark, told it. So have something written first, such as a ConfigMap.
         """
         self._store.compact()
 

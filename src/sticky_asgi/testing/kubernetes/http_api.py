@@ -7,18 +7,16 @@ state makes of a request (the faults), then whether it is allowed, then what it 
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from . import documents, errors, patches, resources, selectors
+from . import documents, errors, patches, reading, resources, selectors
 from .access import Access
 from .errors import KubernetesError
 from .faults import Fault, Faults
@@ -27,10 +25,9 @@ from .log import Request
 from .resources import Object, Resource
 from .store import Store
 from .streams import CutOffResponse, Gate, Watches, WatchResponse
-from .verbs import ListOptions, Verbs, parse_version
-from .watch import Watch, WatchOptions
+from .verbs import Verbs
+from .watch import Watch
 
-_JSON = "application/json"
 _MAX_BODY = 3 * 1024 * 1024
 _PATH = re.compile(
     r"(?:api/(?P<core>v1)|apis/(?P<group>[^/]+)/(?P<version>[^/]+))"
@@ -69,13 +66,8 @@ def target_of(path: str) -> Target | None:
     return Target(resource, match["namespace"], match["name"] or "")
 
 
-def flag(query: Mapping[str, str], name: str) -> bool:
-    """A boolean parameter, as the API server reads it: anything but `0` and `false` is true."""
-    return name in query and query[name].lower() not in ("0", "false")
-
-
 def json_response(content: Object, status: int = 200) -> Response:
-    return Response(encode(content), status, {"Cache-Control": "no-cache, private"}, _JSON)
+    return Response(encode(content), status, {"Cache-Control": "no-cache, private"}, reading.JSON)
 
 
 def error_response(error: KubernetesError) -> Response:
@@ -143,9 +135,8 @@ class HttpApi:
             return
         except KubernetesError as exc:
             response = error_response(exc)
-        if response is not None:
-            request.status = response.status_code
-            await response(scope, receive, send)
+        request.status = response.status_code
+        await response(scope, receive, send)
 
     def _noted(self, http: HttpRequest, target: Target | None) -> Request:
         query = dict(http.query_params)
@@ -153,7 +144,7 @@ class HttpApi:
         if target is not None:
             verb = _VERB_OF.get((http.method, bool(target.name)), verb)
             name = target.name
-            if verb == "list" and flag(query, "watch"):
+            if verb == "list" and reading.flag(query, "watch"):
                 verb = "watch"
             if not name:
                 name = selectors.chosen_name(query.get("fieldSelector", "")) or ""
@@ -171,38 +162,32 @@ class HttpApi:
 
     async def _respond(
         self, http: HttpRequest, request: Request, target: Target | None, body: bytes
-    ) -> Response | None:
-        """The response, or None when the client has left."""
+    ) -> Response:
         if self._is_down:
             return CutOffResponse()
         self._access.authenticate(http.headers.get("authorization", ""))
         fault = self._faults.take(request)
         if fault is not None:
-            response, has_left = await self._suffer(fault, http)
-            if response is not None or has_left:
-                return response
-            if self._is_down:
+            await self._suffer(fault, http)
+            if self._is_down or fault.effect == "cut off":
                 return CutOffResponse()
         if target is None:
             return _document_response(http)
         self._access.authorize(request, target.resource)
         if request.verb not in resources.VERBS:
             raise errors.method_not_allowed()
-        _check_accept(http, (_JSON,))
+        reading.check_accept(http, (reading.JSON,))
         if len(body) > _MAX_BODY:
             raise errors.too_large(_MAX_BODY)
         return self._answer(http, request, target, body)
 
-    async def _suffer(self, fault: Fault, http: HttpRequest) -> tuple[Response | None, bool]:
-        """Let a fault happen. Returns what it answers, and whether the client has left."""
+    async def _suffer(self, fault: Fault, http: HttpRequest) -> None:
+        """Wait as long as the fault says, and raise what it says."""
         await asyncio.sleep(fault.delay)
         if fault.effect == "hang":
-            return None, not await self._gate.wait(http.receive)
-        if fault.effect == "cut off":
-            return CutOffResponse(), False
+            await self._gate.wait(http.receive)
         if fault.error is not None:
             raise fault.error
-        return None, False
 
     def _answer(self, http: HttpRequest, request: Request, target: Target, body: bytes) -> Response:
         if target.resource.is_namespaced and target.namespace is None:
@@ -215,7 +200,8 @@ class HttpApi:
                 obj = self._verbs.get(target.resource, target.namespace, target.name)
                 return json_response(obj)
             case "list":
-                selector, options = _selector(target, request.query), _list_options(request.query)
+                selector = reading.selector_of(target.namespace, request.query)
+                options = reading.list_options(request.query)
                 return json_response(self._verbs.list(target.resource, selector, options))
             case "watch":
                 return self._watch(target, request.query)
@@ -227,30 +213,32 @@ class HttpApi:
                 return self._write(http, request, target, body)
 
     def _watch(self, target: Target, query: Mapping[str, str]) -> Response:
-        options = _watch_options(query, self._store.version, self._bookmark_interval)
-        watch = Watch(self._store, target.resource, _selector(target, query), options)
+        options = reading.watch_options(query, self._store.version, self._bookmark_interval)
+        selector = reading.selector_of(target.namespace, query)
+        watch = Watch(self._store, target.resource, selector, options)
         return WatchResponse(watch, self._watches)
 
     def _write(self, http: HttpRequest, request: Request, target: Target, body: bytes) -> Response:
         """A create, an update or a patch."""
         resource, namespace, name = target.resource, target.namespace, target.name
-        dry_run = _dry_run(request.query)
-        kind = _content_type(http, patches.KINDS if request.verb == "patch" else (_JSON,))
-        content = _parse(resource, body, kind)
+        dry_run = reading.dry_run(request.query)
+        kinds = patches.KINDS if request.verb == "patch" else (reading.JSON,)
+        kind = reading.content_type(http, kinds)
+        content = reading.body_of(resource, body, kind)
         if request.verb == "create":
             made, is_new = self._verbs.create(resource, namespace, content, dry_run=dry_run), True
         elif request.verb == "update":
             made, is_new = self._verbs.update(resource, namespace, name, content, dry_run=dry_run)
         else:
-            if kind == patches.APPLY_PATCH and not request.query.get("fieldManager"):
-                raise _manager_required()
+            if kind == patches.APPLY_PATCH:
+                reading.check_manager(request.query)
             made, is_new = self._verbs.patch(
                 resource, namespace, name, content, kind=kind, dry_run=dry_run
             )
         return json_response(made, 201 if is_new else 200)
 
     def _delete(self, target: Target, query: Mapping[str, str], body: bytes) -> Response:
-        options = _parse(target.resource, body, _JSON) if body else {}
+        options = reading.body_of(target.resource, body, reading.JSON) if body else {}
         if not isinstance(options, dict):
             raise errors.bad_request("the body of a deletion must be DeleteOptions")
         made, is_gone = self._verbs.delete(
@@ -258,14 +246,15 @@ class HttpApi:
             target.namespace,
             target.name,
             preconditions=options.get("preconditions"),
-            dry_run=_dry_run(query) or bool(options.get("dryRun")),
+            dry_run=reading.dry_run(query) or bool(options.get("dryRun")),
         )
         shows = target.resource.returns_deleted or not is_gone
         return json_response(made if shows else errors.success(target.resource, made))
 
     def _delete_collection(self, target: Target, query: Mapping[str, str]) -> Response:
-        dry_run = _dry_run(query)
-        selector, options = _selector(target, query), _list_options(query)
+        dry_run = reading.dry_run(query)
+        selector = reading.selector_of(target.namespace, query)
+        options = reading.list_options(query)
         with self._store.lock:
             gone = self._verbs.list(target.resource, selector, options)
             for obj in gone["items"]:
@@ -289,100 +278,5 @@ def _document_response(http: HttpRequest) -> Response:
     wanted = http.headers.get("accept", "")
     if path == "openapi/v2" and documents.OPENAPI_V2_WANTED in wanted:
         return Response(documents.OPENAPI_V2_PROTOBUF, media_type=documents.OPENAPI_V2_TYPE)
-    _check_accept(http, (_JSON,))
+    reading.check_accept(http, (reading.JSON,))
     return json_response(content)
-
-
-def _check_accept(http: HttpRequest, accepted: tuple[str, ...]) -> None:
-    """Raises KubernetesError, 406.
-
-    Other forms of an object, `as=Table` among them, are not had here; clients that ask for them
-    also take the plain one.
-    """
-    ranges = [part.strip() for part in http.headers.get("accept", "").split(",") if part.strip()]
-    for media_range in ranges:
-        kind, *parameters = [part.strip() for part in media_range.split(";")]
-        is_plain = not any(parameter.startswith("as=") for parameter in parameters)
-        if kind in (*accepted, "application/*", "*/*") and is_plain:
-            return
-    if ranges:
-        raise errors.not_acceptable(accepted)
-
-
-def _content_type(http: HttpRequest, accepted: tuple[str, ...]) -> str:
-    """Raises KubernetesError, 415."""
-    kind = http.headers.get("content-type", "").partition(";")[0].strip()
-    if not kind and _JSON in accepted:
-        return _JSON
-    if kind not in accepted:
-        raise errors.unsupported_media_type(accepted)
-    return kind
-
-
-def _parse(resource: Resource, body: bytes, kind: str) -> Any:
-    """Parse a body. YAML is read as far as it is JSON, which is what kubectl sends as such."""
-    try:
-        return json.loads(body)
-    except ValueError as exc:
-        raise errors.bad_request(
-            f"the object provided is unrecognized (must be of type {resource.kind}): "
-            f"couldn't get version/kind; {kind} parse error: {exc}"
-        ) from None
-
-
-def _dry_run(query: Mapping[str, str]) -> bool:
-    value = query.get("dryRun", "")
-    if value not in ("", "All"):
-        raise KubernetesError(422, f'dryRun: Unsupported value: "{value}": supported values: "All"')
-    return value == "All"
-
-
-def _manager_required() -> KubernetesError:
-    return KubernetesError(
-        422,
-        'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for '
-        "apply patch",
-    )
-
-
-def _number(query: Mapping[str, str], name: str) -> int:
-    text = query.get(name) or "0"
-    if re.fullmatch(r"-?[0-9]+", text) is None:
-        raise errors.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
-    return int(text)
-
-
-def _selector(target: Target, query: Mapping[str, str]) -> selectors.Selector:
-    return selectors.parse(
-        target.namespace, query.get("labelSelector", ""), query.get("fieldSelector", "")
-    )
-
-
-def _list_options(query: Mapping[str, str]) -> ListOptions:
-    return ListOptions(
-        limit=max(_number(query, "limit"), 0),
-        continue_token=query.get("continue", ""),
-        version=query.get("resourceVersion", ""),
-        match=query.get("resourceVersionMatch", ""),
-    )
-
-
-def _watch_options(query: Mapping[str, str], newest: int, bookmark_interval: float) -> WatchOptions:
-    version = parse_version(query.get("resourceVersion", ""))
-    initial = query.get("sendInitialEvents")
-    match = query.get("resourceVersionMatch", "")
-    if (match == "NotOlderThan") is (initial is None):
-        raise KubernetesError(
-            422,
-            'ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Forbidden: '
-            "for a watch, sendInitialEvents and resourceVersionMatch=NotOlderThan go together",
-        )
-    wants_all = flag(query, "sendInitialEvents") if initial is not None else version == 0
-    timeout = _number(query, "timeoutSeconds")
-    return WatchOptions(
-        version=None if wants_all else version or newest,
-        bookmarks=flag(query, "allowWatchBookmarks"),
-        marks_initial=flag(query, "sendInitialEvents"),
-        timeout=timeout if timeout > 0 else None,
-        bookmark_interval=bookmark_interval,
-    )

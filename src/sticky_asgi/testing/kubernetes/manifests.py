@@ -111,7 +111,7 @@ def endpoint(
 
 def endpoint_slice(
     service: str,
-    endpoints: Sequence[Object],
+    endpoints: Sequence[Mapping[str, Any]],
     *,
     ports: Mapping[str, int] | int | None = 80,
     name: str | None = None,

@@ -156,10 +156,8 @@ class Store:
         return (event for event in self._history if event.version > version)
 
     def compact(self) -> None:
-        """Forget the history. No version that anybody knows can be gone on from."""
+        """Forget the history. Only the newest version can be gone on from."""
         with self.lock:
-            # As if something else had been written: in a cluster, something always has.
-            self.version += 1
             self.oldest = self.version
             self._history.clear()
 

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from contextlib import suppress
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -14,16 +15,16 @@ from .watch import ConnectionCut, Watch
 
 
 class Watches:
-    """The watches that are open. For any thread."""
+    """The watches that are being served. For any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._open: list[Watch] = []
+        self._served: list[Watch] = []
         self._are_refused = False
 
     def add(self, watch: Watch) -> None:
         with self._lock:
-            self._open.append(watch)
+            self._served.append(watch)
             if self._are_refused:
                 watch.cut()
 
@@ -31,17 +32,18 @@ class Watches:
         """Break off those that are open, and those to come until this is taken back."""
         with self._lock:
             self._are_refused = are_refused
-            for watch in self._open if are_refused else ():
+            for watch in self._served if are_refused else ():
                 watch.cut()
 
     def remove(self, watch: Watch) -> None:
         with self._lock:
-            self._open.remove(watch)
+            self._served.remove(watch)
 
     def of(self, resource: Resource | None) -> list[Watch]:
-        """Those of one resource, or with None all."""
+        """Those that have not been told to end: of one resource, or with None all."""
         with self._lock:
-            return [one for one in self._open if resource in (None, one.resource)]
+            watches = [one for one in self._served if not one.has_ended]
+        return [one for one in watches if resource in (None, one.resource)]
 
 
 class WatchResponse(Response):
@@ -66,7 +68,7 @@ class WatchResponse(Response):
                     "headers": self.raw_headers,
                 }
             )
-            # An empty piece sends the head, before there is an event.
+            # By the ASGI specification a server keeps the head until the first piece of the body.
             await send({"type": "http.response.body", "body": b"", "more_body": True})
             async for line in watch.lines():
                 await send({"type": "http.response.body", "body": line, "more_body": True})
@@ -101,8 +103,12 @@ class Gate:
         self._lock = threading.Lock()
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
-    async def wait(self, receive: Receive) -> bool:
-        """Wait for `open`, or for the client to leave. Returns whether it is still there."""
+    async def wait(self, receive: Receive) -> None:
+        """Wait for `open`.
+
+        Raises:
+            ClientDisconnect: The client has left meanwhile.
+        """
         opened = asyncio.Event()
         place = (asyncio.get_running_loop(), opened)
         with self._lock:
@@ -111,7 +117,8 @@ class Gate:
         going_on = asyncio.create_task(opened.wait())
         try:
             await asyncio.wait((gone, going_on), return_when=asyncio.FIRST_COMPLETED)
-            return not gone.done()
+            if gone.done():
+                raise ClientDisconnect
         finally:
             gone.cancel()
             going_on.cancel()

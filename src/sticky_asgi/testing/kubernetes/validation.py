@@ -57,7 +57,8 @@ _PORT_RANGE = "must be between 1 and 65535, inclusive"
 _MAX_ANNOTATIONS = 256 * 1024
 _PROTOCOLS = ("SCTP", "TCP", "UDP")
 _SERVICE_TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
-_ADDRESS_TYPES = ("FQDN", "IPv4", "IPv6")
+_FAMILIES = ("IPv4", "IPv6")
+_ADDRESS_TYPES = ("FQDN", *_FAMILIES)
 _MAX_ENDPOINTS = 1000
 _MAX_SLICE_PORTS = 100
 
@@ -86,6 +87,9 @@ def decode(resource: Resource, obj: Any) -> Object:
         for value in values.values():
             if not isinstance(value, str):
                 raise _undecodable(resource, "string", value, f"metadata.{key}")
+    for key in ("finalizers", "ownerReferences"):
+        if not isinstance(metadata.get(key), list | None):
+            raise _undecodable(resource, "array", metadata[key], f"metadata.{key}")
     for key in ("name", "namespace", "generateName", "resourceVersion", "uid"):
         if not isinstance(metadata.get(key), str | None):
             raise _undecodable(resource, "string", metadata[key], f"metadata.{key}")
@@ -154,6 +158,9 @@ def _service_problems(spec: dict[str, Any], old: Object | None) -> Iterator[Prob
     kind, ports = spec["type"], spec.get("ports") or []
     if kind not in _SERVICE_TYPES:
         yield unsupported("spec.type", kind, _SERVICE_TYPES)
+    for number, family in enumerate(spec.get("ipFamilies") or []):
+        if family not in _FAMILIES:
+            yield unsupported(f"spec.ipFamilies[{number}]", family, _FAMILIES)
     if kind == "ExternalName" and not spec.get("externalName"):
         yield required("spec.externalName")
     if kind != "ExternalName" and spec.get("clusterIP") != "None" and not ports:
@@ -253,4 +260,4 @@ def _is_address(address: str, kind: str) -> bool:
         version = ipaddress.ip_address(address).version
     except ValueError:
         return False
-    return kind not in ("IPv4", "IPv6") or kind == f"IPv{version}"
+    return kind not in _FAMILIES or kind == f"IPv{version}"

@@ -52,6 +52,9 @@ class Watch:
         resource: Which kind of object.
         selector: Which of them.
         options: What the client asks for.
+
+    Attributes:
+        has_ended: Whether it is to get nothing more than what waits to be sent.
     """
 
     def __init__(
@@ -64,7 +67,7 @@ class Watch:
         self._loop = asyncio.get_running_loop()
         self._lines: deque[bytes] = deque()
         self._wake = asyncio.Event()
-        self._has_ended = False
+        self.has_ended = False
         self._is_cut = False
         with store.lock:
             try:
@@ -97,7 +100,7 @@ class Watch:
 
     def send(self, line: bytes) -> None:
         """Send bytes as they are; whole lines are events."""
-        if not self._has_ended:
+        if not self.has_ended:
             self._lines.append(line)
             self._rouse()
 
@@ -124,7 +127,7 @@ class Watch:
 
     def end(self) -> None:
         """End the stream as one whose time is over, when what waits has been sent."""
-        self._has_ended = True
+        self.has_ended = True
         self._rouse()
 
     def cut(self) -> None:
@@ -157,7 +160,7 @@ class Watch:
         next_bookmark = begun + self._options.bookmark_interval
         while True:
             self._wake.clear()
-            has_ended = self._has_ended
+            has_ended = self.has_ended
             while self._lines:
                 yield self._lines.popleft()
             if has_ended:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ...found import RouteHint
 from .findings import Remark
 from .gateway_api import read_gateway_api
 from .ingress_nginx import read_ingress_nginx
 from .merge import merge
 from .own import read_own
-from .reading import Reading, RouteHint
+from .reading import Reading
 from .traefik_v1 import read_traefik_v1
 from .traefik_v2 import read_traefik_v2
 

@@ -11,8 +11,9 @@ from itertools import product
 from typing import Any
 
 from ....affinity.settings import CookieSettings
+from ...found import RouteHint
 from .findings import Claim, Findings, Remark
-from .reading import Reading, RouteHint
+from .reading import Reading
 
 #: So many warnings of one Service are enough for anybody's log.
 MAX = 50

@@ -6,22 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ....affinity.settings import CookieSettings
+from ...found import RouteHint
 from .findings import Remark
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RouteHint:
-    """Where a Service wants its requests from; the arguments of a `Route`.
-
-    Args:
-        path: Path prefix. Default `/`.
-        host: Host name. Default None: any.
-        strip_prefix: Whether the path is taken off before forwarding. Default False.
-    """
-
-    path: str = "/"
-    host: str | None = None
-    strip_prefix: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
