@@ -374,7 +374,12 @@ class Pool:
             self._intents.forget_wishes(self._states.values(), "its header is not read any more")
         self.drain_header = other.drain_header
         self._adopt_discovery(other)
-        self.visitors.declare(other.visitors.declared)
+        try:
+            self.visitors.declare(other.visitors.declared)
+        except ValueError as exc:
+            # The rest of the new configuration is as good as it was.
+            self.watch_status.fail(str(exc))
+            logger.warning("pool %s: the affinity cookie stays what it was: %s", self.name, exc)
         self._use_health_policies()
         self.policies_version += 1
         if other.discovery is None:
@@ -391,6 +396,7 @@ class Pool:
         status, self.watch_status = self.watch_status, WatchStatus()
         # Stale backends are better than none, and no reason to be not ready.
         self.watch_status.has_snapshot = status.has_snapshot or bool(self._states)
+        self.visitors.expect_another_source()
 
     def _use_health_policies(self) -> None:
         statuses = () if self.ejection is None else self.ejection.statuses
