@@ -130,12 +130,16 @@ class Runtimes:
                     await runtime.pool_follower.wait_for_start()
                 runtime.watchers.follow(self._pools())
                 await runtime.watchers.wait_for_start()
-                for pool in self._pools():
-                    pool.visitors.prepare()
+                self._prepare()
                 runtime.probers.follow(self._pools())
                 yield
             finally:
                 self._forget(loop, runtime)
+
+    def _prepare(self) -> None:
+        """Do what the first visitors would wait for."""
+        for pool in self._pools():
+            pool.visitors.prepare()
 
     def expect_end_of_drain(self, pool: Pool, backend_id: str) -> None:
         """Have each loop act when the drain of a backend is over. Any thread may call this."""
