@@ -27,6 +27,8 @@ from sticky_asgi.cli import cli
 from sticky_asgi.config import parse
 from sticky_asgi.listening import listening
 from sticky_asgi.serving import Settings, create_app
+from sticky_asgi.testing import FakeKubernetes
+from sticky_asgi.testing.kubernetes import endpoint, endpoint_slice, service
 from tests import servers
 from tests.conftest import Authority
 from tests.servers import RawBackend, RawClient, eventually, free_port, request, responding
@@ -491,6 +493,91 @@ def test_a_reload_moves_what_is_asked_of_the_gateway_itself(tmp_path: Path) -> N
             assert servers.request(port, target=b"/-/sticky/live").body == b"a"
 
 
+def backend_file(path: Path, *backends: RawBackend) -> Path:
+    """A file that lists backends; replaced in one step."""
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps([backend.url for backend in backends]))
+    new.replace(path)
+    return path
+
+
+def write_discovery(path: Path, **discovery: object) -> Path:
+    """A configuration whose pool finds its backends in `backends.json` beside it."""
+    pool = {"discovery": {"file": "backends.json", **discovery}, "affinity": {"cookie": {}}}
+    path.write_text(json.dumps({"secrets": [SECRET], "pools": {"shop": pool}, "admin": {}}))
+    return path
+
+
+def test_check_tells_of_sources(tmp_path: Path) -> None:
+    path = write_discovery(tmp_path / "gateway.yaml")
+    result = invoke("check", str(path))
+    assert (result.exit_code, result.stdout) == (
+        0,
+        f"{path}: ok (1 pool, 0 backends and those found, 1 route)\n",
+    )
+
+
+def test_check_says_what_is_wrong_with_a_source(tmp_path: Path) -> None:
+    path = write_discovery(tmp_path / "gateway.yaml", dns={"name": "a"})
+    result = invoke("check", str(path))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines() == [
+        f"{path}:1: pools.shop.discovery: takes exactly one of kubernetes, dns and file",
+    ]
+
+
+def test_a_file_of_backends_is_followed(tmp_path: Path) -> None:
+    path = write_discovery(tmp_path / "gateway.yaml", start="empty", min_backoff="10ms")
+    with named("a", "b") as (a, b), running(str(path)) as (command, port):
+        command.wait_for("ready: 1 pool, 0 backends and those found, 1 route")
+        command.wait_for("backends.json: cannot be read: No such file or directory")
+        ready = request(port, target=b"/-/sticky/ready")
+        assert (ready.status, ready.body) == (503, b"waiting for backends\n")
+        assert request(port, target=b"/-/sticky/live").status == 200
+        assert request(port).status == 503
+
+        backend_file(tmp_path / "backends.json", a)
+        eventually(lambda: request(port, target=b"/-/sticky/ready").status == 200, 20, "ready")
+        name, cookie = ask(port)
+        assert name == b"a"
+        stays(port, b"a", cookie)
+
+        # The visitor's backend is gone; the log says of a file that is wrong only that it is.
+        backend_file(tmp_path / "backends.json", b)
+        eventually(lambda: ask(port, cookie)[0] == b"b", 20, "b")
+        (tmp_path / "backends.json").write_text("[")
+        command.wait_for("backends.json:1: ")
+        assert ask(port)[0] == b"b"
+        assert request(port, target=b"/-/sticky/ready").status == 200
+
+
+def test_pools_that_are_found_are_enough(tmp_path: Path) -> None:
+    fake = FakeKubernetes()
+    with named("a") as [a], fake.running() as server:
+        fake.create(
+            service("web", namespace="shop", ports={"http": 80}, annotations={"sticky-asgi/x": ""})
+        )
+        path = tmp_path / "gateway.yaml"
+        where = {"namespace": "shop", "url": server.url}
+        path.write_text(json.dumps({"secrets": [SECRET], "discovery": {"kubernetes": where}}))
+        with Command("run", str(path), "--port", str(port := free_port())) as command:
+            command.wait_for(f"http://127.0.0.1:{port} serves what discovery finds\n")
+            command.wait_for("ready: 0 pools and those found, ")
+            assert request(port, target=b"/web/").status == 503
+            slice_ = endpoint_slice(
+                "web", [endpoint("127.0.0.1", pod="a")], namespace="shop", ports={"http": a.port}
+            )
+            fake.create(slice_)
+            eventually(lambda: request(port, target=b"/web/").body == b"a", 20, "a")
+
+
+def test_a_source_that_says_nothing_ends_the_start(tmp_path: Path) -> None:
+    path = write_discovery(tmp_path / "gateway.yaml", start_timeout="50ms")
+    with Command("run", str(path), "--port", "0") as command:
+        assert command.wait() != 0
+        assert "named no backends within 0.05 seconds: " in command.stderr
+
+
 def test_sigterm_waits_only_so_long(tmp_path: Path) -> None:
     never = threading.Event()
 
@@ -814,15 +901,18 @@ def test_a_port_that_is_taken(file: Path) -> None:
 def test_the_start_line_lists_every_route(tmp_path: Path) -> None:
     path = tmp_path / "gateway.yaml"
     path.write_text(
-        "pools: {a: {backends: [http://a]}, b: {backends: [http://b, http://c]}}\n"
+        "pools: {a: {backends: [http://a]}, b: {backends: [http://b, http://c]}, "
+        "c: {discovery: {file: c.yaml}}}\n"
         "routes:\n"
+        "  - {pool: c, path: /c}\n"
         "  - {pool: a, methods: [POST, GET]}\n"
         "  - {pool: b, host: x.example, path: /b, headers: {X-A: b}}\n"
     )
     port = free_port()
     with Command("run", str(path), "--port", str(port)) as command:
         command.wait_for(
-            f"http://127.0.0.1:{port} serves GET,POST / from a (1 backend), "
+            f"http://127.0.0.1:{port} serves /c from c (backends by discovery), GET,POST / from "
+            "a (1 backend), "
             "x.example/b with x-a from b (2 backends)\n"
         )
 

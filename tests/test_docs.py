@@ -21,7 +21,7 @@ import pytest
 import uvicorn
 
 import sticky_asgi
-from sticky_asgi import Gateway, Pool, config, uvicorn_http
+from sticky_asgi import Gateway, Pool, config, discovery, uvicorn_http
 
 from .apps import hello
 from .servers import ROOT, serve
@@ -195,6 +195,21 @@ def test_the_index_leads_to_every_page() -> None:
 def test_every_public_name_is_documented(name: str) -> None:
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     assert re.search(rf"\b{name}\b", text)
+
+
+@pytest.mark.parametrize("name", discovery.__all__)
+def test_every_source_is_documented(name: str) -> None:
+    text = (ROOT / "docs" / "discovery.md").read_text(encoding="utf-8")
+    assert re.search(rf"\b{name}\b", text)
+    assert (getattr(discovery, name).__doc__ or "").strip()
+
+
+@pytest.mark.parametrize("section", sorted(config.json_schema()["$defs"]))
+def test_every_key_of_the_file_is_documented(section: str) -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    keys = config.json_schema()["$defs"][section]["properties"]
+    missing = [key for key in keys if not re.search(rf"`[\w.]*\b{key}\b", text)]
+    assert missing == []
 
 
 def public_objects() -> Iterator[tuple[str, object]]:

@@ -958,15 +958,19 @@ def test_the_budget_bounds_repeats(http: HttpImplementation, lane: Lane) -> None
 
 
 @pytest.mark.parametrize(
-    "limits",
+    "options",
     [
-        pytest.param(Limits(queue=0), id="nobody-may-wait"),
-        pytest.param(Limits(queue_timeout=0.05), id="not-for-long"),
+        pytest.param({"limits": Limits(queue=0)}, id="nobody-may-wait"),
+        pytest.param({"limits": Limits(queue_timeout=0.05)}, id="not-for-long"),
+        pytest.param(
+            {"limits": Limits(queue_timeout=60), "retry": Retry(total_timeout=0.3)},
+            id="too-late-for-a-repeat",
+        ),
     ],
 )
-def test_who_cannot_wait_for_a_repeat_gets_the_failure(limits: Limits) -> None:
+def test_who_cannot_wait_for_a_repeat_gets_the_failure(options: dict[str, Any]) -> None:
     with (
-        _slow_and_dead(limits=limits) as (front, second, release),
+        _slow_and_dead(**options) as (front, second, release),
         ThreadPoolExecutor(3) as threads,
     ):
         repeats = [threads.submit(front.request) for _ in range(3)]

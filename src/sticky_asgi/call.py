@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Collection
 from contextlib import suppress
@@ -245,8 +246,12 @@ class Call:
         )
 
     def _is_too_late(self) -> bool:
+        return self._time_left() <= 0
+
+    def _time_left(self) -> float:
+        """Seconds in which the request may still be repeated."""
         latest = self.pool.retry.total_timeout
-        return latest is not None and time.perf_counter() - self.began >= latest
+        return math.inf if latest is None else self.began + latest - time.perf_counter()
 
     def _allows(self, exc: UpstreamError, *, attempt: int) -> bool:
         return self.pool.retry.allows(
@@ -309,7 +314,7 @@ class Call:
         began = time.perf_counter()
         error: BaseException | None = None
         try:
-            async with asyncio.timeout(pool.limits.queue_timeout):
+            async with asyncio.timeout(min(pool.limits.queue_timeout, self._time_left())):
                 await turn.wait()
             self.is_repeating = True
         except TimeoutError:

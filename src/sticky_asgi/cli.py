@@ -334,7 +334,9 @@ def _websocket_protocol() -> Any:
 
 def _largest_message(config: Config) -> int | None:
     """What the server has to let through: each pool has a limit of its own."""
-    limits = [section.websocket.max_message for section in config.document.pools.values()]
+    found = config.document.discovery
+    sections = [*config.document.pools.values(), *(() if found is None else [found.pool])]
+    limits = [section.websocket.max_message for section in sections]
     return None if None in limits else max(limit for limit in limits if limit is not None)
 
 

@@ -96,7 +96,10 @@ class Config:
                 active again; what an operator has set is left alone.
         """
         parts = self._make()
-        running = {pool.name: pool for pool in gateway.pools}
+        # A pool that was found and one of the file are two, even if they have the same name.
+        routes = () if gateway.discovery is None else gateway.discovery.routes
+        found = {route.pool for route in routes}
+        running = {pool.name: pool for pool in gateway.pools if pool not in found}
         for name, pool in parts.pools.items():
             kept = running.get(name)
             before: dict[str, float | None] = {}
@@ -345,15 +348,18 @@ def _id_of(item: object) -> str | None:
 
 def _wrong_objects(config: Config, workers: int) -> Iterator[tuple[KeyPath, str]]:
     """What shows when everything is put together."""
+    found = config.document.discovery
+    tls: dict[KeyPath, TLS | None] = {}
+    if found is not None and found.pool.tls is not None:
+        tls["discovery", "pool"] = found.pool.tls.build(config.folder)
     for name, section in config.document.pools.items():
         try:
-            pool = section.make(name, ["-" * 16], config.folder)
+            tls["pools", name] = section.make(name, ["-" * 16], config.folder).tls
         except (ValueError, ImportError) as exc:
             yield ("pools", name), str(exc)
-            continue
-        if pool.tls is not None:
-            for key, text in _wrong_files(pool.tls):
-                yield ("pools", name, "tls", key), text
+    for path, used in tls.items():
+        for key, text in () if used is None else _wrong_files(used):
+            yield (*path, "tls", key), text
     if workers > 1 and config.needs_secret:
         yield (), "secrets is missing: several workers must know the same ones"
 

@@ -182,4 +182,8 @@ class AffinitySection(Section):
 
 def read_affinity(value: object) -> object:
     """`annotations` says as much as `{annotations: {}}`."""
-    return {"annotations": {}} if value == "annotations" else value
+    if not isinstance(value, str):
+        return value
+    if value != "annotations":
+        raise ValueError(f"must be annotations, or a mapping, got {value!r}")
+    return {"annotations": {}}

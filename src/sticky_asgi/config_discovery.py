@@ -11,17 +11,43 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from . import Discovery, WatchOptions
-from .config_fields import Also, Duration, Integer, Section
+from .config_fields import Also, Duration, Integer, Port, Section
 
 if TYPE_CHECKING:
     from .discovery import DNS, File, KubernetesNamespace, KubernetesService
+
+
+class WatchSection(Section):
+    """How a source is followed."""
+
+    start: Literal["wait", "empty"] = Field(
+        "wait", description="Until the source has spoken: wait, or begin with nothing."
+    )
+    start_timeout: Duration | None = Field(
+        30, description="How long the start waits. null: for ever."
+    )
+    debounce: Duration = Field(0.01, description="Changes within it count as one.")
+    min_backoff: Duration = Field(0.8, description="First pause after a failure, then doubled.")
+    max_backoff: Duration = Field(30, description="The longest pause.")
+
+    def build(self) -> WatchOptions:
+        return self.watch
+
+    @property
+    def watch(self) -> WatchOptions:
+        """The options that are set."""
+        given = self.given().items()
+        return WatchOptions(**{key: value for key, value in given if key in _WATCH_KEYS})
+
+
+_WATCH_KEYS = frozenset(WatchSection.model_fields)
 
 
 class ApiServerSection(Section):
     """A namespace of Kubernetes, and how its API server is reached."""
 
     namespace: str | None = Field(None, description="null: the one the gateway runs in.")
-    port: int | str | None = Field(
+    port: Port | None = Field(
         None, description="Number or name of the Service's port. null: its only one."
     )
     url: str | None = Field(None, description="The API server. null: that of the own cluster.")
@@ -103,7 +129,9 @@ class FileSection(Section):
     look_every: Duration = Field(5, description="Between two looks if nothing is heard of it.")
 
     def build(self) -> File:
-        return self.make(Path())
+        from .discovery import File
+
+        return File(**self.given())
 
     def make(self, folder: Path) -> File:
         """The source."""
@@ -117,7 +145,7 @@ def _from_path(value: object) -> object:
     return {"path": value} if isinstance(value, str) else value
 
 
-class DiscoverySection(Section):
+class DiscoverySection(WatchSection):
     """Where a pool's backends come from: exactly one of the sources."""
 
     model_config = ConfigDict(
@@ -131,25 +159,11 @@ class DiscoverySection(Section):
     file: Annotated[FileSection | None, BeforeValidator(_from_path), Also(type="string")] = Field(
         None, description="A file of its own, by its path."
     )
-    start: Literal["wait", "empty"] = Field(
-        "wait", description="Until the backends are known: wait, or begin with none."
-    )
-    start_timeout: Duration | None = Field(30, description="How long the start waits.")
-    debounce: Duration = Field(0.01, description="Changes within it count as one.")
-    min_backoff: Duration = Field(0.8, description="First pause after a failure, then doubled.")
-    max_backoff: Duration = Field(30, description="The longest pause.")
 
     def build(self) -> WatchOptions:
         if sum(source is not None for source in (self.kubernetes, self.dns, self.file)) != 1:
             raise ValueError("takes exactly one of kubernetes, dns and file")
-        return self.watch
-
-    @property
-    def watch(self) -> WatchOptions:
-        """How the source is followed."""
-        sources = ("kubernetes", "dns", "file")
-        given = {key: value for key, value in self.given().items() if key not in sources}
-        return WatchOptions(**given)
+        return super().build()
 
     def make(self, folder: Path) -> Discovery:
         """The source."""

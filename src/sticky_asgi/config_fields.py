@@ -75,6 +75,8 @@ class Also:
         return {"anyOf": [self.schema, handler(core_schema)]}
 
 
+#: A number or a name, as of a Service's port.
+Port: TypeAlias = Annotated[int | str, BeforeValidator(_not_bool)]
 Integer: TypeAlias = Annotated[int, BeforeValidator(_not_bool)]
 Number: TypeAlias = Annotated[float, BeforeValidator(_not_bool)]
 Duration: TypeAlias = Annotated[

@@ -49,7 +49,7 @@ from . import (
 )
 from .admin import StatusEndpoints
 from .config_affinity import AffinitySection, read_affinity
-from .config_discovery import DiscoverySection, NamespaceSection
+from .config_discovery import DiscoverySection, NamespaceSection, WatchSection
 from .config_fields import Also, Drain, Duration, Integer, Number, Section, Size, not_yet
 from .discovery.pools import PoolDiscovery
 from .problems import nearest
@@ -442,22 +442,13 @@ class PoolSection(PoliciesSection):
         )
 
 
-class PoolDiscoverySection(Section):
+class PoolDiscoverySection(WatchSection):
     """Pools that are found, and what they have in common."""
 
     kubernetes: NamespaceSection = Field(description="Every annotated Service of a namespace.")
     pool: PoliciesSection = Field(
         default_factory=PoliciesSection.empty, description="The policies of each pool."
     )
-    start: Literal["wait", "empty"] = Field(
-        "wait", description="Until the first word is there: wait, or begin with no pools."
-    )
-    start_timeout: Duration | None = Field(30, description="How long the start waits.")
-
-    def build(self) -> WatchOptions:
-        return WatchOptions(
-            **{key: value for key, value in self.given().items() if key.startswith("start")}
-        )
 
     @property
     def is_sticky(self) -> bool:
@@ -473,7 +464,7 @@ class PoolDiscoverySection(Section):
                 name, secrets, folder, discovery=discovery, is_annotated=True
             )
 
-        return PoolDiscovery(self.kubernetes.make(folder), make_pool, watch=self.build())
+        return PoolDiscovery(self.kubernetes.make(folder), make_pool, watch=self.watch)
 
 
 class RouteSection(Section):

@@ -47,10 +47,16 @@ def problems_of(
     """
     for error in exc.errors(include_url=False):
         path: KeyPath = tuple(error["loc"])
+        message = _message(error, model)
         key = error.get("ctx", {}).get("key")
-        if error["type"] == "mistake" and key is not None and key in (_at(data, path) or ()):
-            path = (*path, key)
-        yield path, _message(error, model)
+        section = _at(data, path)
+        if error["type"] == "mistake" and key is not None and section is not None:
+            if key in section:
+                path = (*path, key)
+            else:
+                # It is to blame for not being there.
+                message = f"{key} {message}"
+        yield path, message
 
 
 def _at(data: Any, path: KeyPath) -> Any:

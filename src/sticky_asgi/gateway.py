@@ -154,6 +154,8 @@ class Gateway:
         with self._lock:
             before, others = self.discovery, self.discovery if discovery == "keep" else discovery
             self._fixed = _fixed_routes(pools, others)
+            # One that serves is not taken out for pools that are new.
+            self._was_ready = self.is_ready
             if before is not None and others is not None and others is not before:
                 before.adopt(others)
             else:

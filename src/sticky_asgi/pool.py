@@ -10,6 +10,7 @@ A balancer chooses among what is left and never checks health again.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -123,6 +124,7 @@ class Pool:
         "_intents",
         "_keeper",
         "_queue",
+        "_replacing",
         "_states",
         "balancer",
         "clock",
@@ -241,6 +243,7 @@ class Pool:
         self.observers: WeakSet[PoolObserver] = WeakSet()
         self._states: dict[str, BackendState] = {}
         self._departed: dict[str, BackendState] = {}
+        self._replacing = threading.Lock()
         self._queue = WaitingQueue(self._lease_for)
         self._backends: tuple[Backend, ...] = ()
         self._groups: Groups | None = None
@@ -322,23 +325,25 @@ class Pool:
         new_states: Mapping[str, BackendState],
         intents: Mapping[str, Intent] | None = None,
     ) -> None:
-        previous = self._states
-        self._states = states = self._states_of(snapshot, new_states)
-        added = tuple([key for key in states if key not in previous])
-        removed = tuple([key for key in previous if key not in states])
+        # The loops of several threads may hear the source at the same time.
+        with self._replacing:
+            previous = self._states
+            states = self._states_of(snapshot, new_states)
+            added = tuple([key for key in states if key not in previous])
+            removed = tuple([key for key in previous if key not in states])
+            self._states, self._backends = states, snapshot
+            self._has_limits = any(backend.max_requests is not None for backend in snapshot)
+            for key in removed:
+                state = previous[key]
+                # Its requests are counted on, but what was wished for it went with it.
+                self._intents.forget(state)
+                state.health = Health.UNKNOWN
+                state.faults = 0
+                if state.in_flight:
+                    self._departed[key] = state
+            self.version += 1
         if intents is not None:
             self._intents.discover(states, intents)
-        for key in removed:
-            state = previous[key]
-            # Its requests are counted on, but what was wished for it went with it.
-            self._intents.forget(state)
-            state.health = Health.UNKNOWN
-            state.faults = 0
-            if state.in_flight:
-                self._departed[key] = state
-        self._backends = snapshot
-        self._has_limits = any(backend.max_requests is not None for backend in snapshot)
-        self.version += 1
         self._keeper.follow(states.values())
         self._changed()
         if added or removed:
@@ -369,7 +374,12 @@ class Pool:
             self._intents.forget_wishes(self._states.values(), "its header is not read any more")
         self.drain_header = other.drain_header
         self._adopt_discovery(other)
-        self.visitors.declare(other.visitors.declared)
+        try:
+            self.visitors.declare(other.visitors.declared)
+        except ValueError as exc:
+            # The rest of the new configuration is as good as it was.
+            self.watch_status.fail(str(exc))
+            logger.warning("pool %s: the affinity cookie stays what it was: %s", self.name, exc)
         self._use_health_policies()
         self.policies_version += 1
         if other.discovery is None:
@@ -386,6 +396,7 @@ class Pool:
         status, self.watch_status = self.watch_status, WatchStatus()
         # Stale backends are better than none, and no reason to be not ready.
         self.watch_status.has_snapshot = status.has_snapshot or bool(self._states)
+        self.visitors.expect_another_source()
 
     def _use_health_policies(self) -> None:
         statuses = () if self.ejection is None else self.ejection.statuses

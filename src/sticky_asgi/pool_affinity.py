@@ -41,6 +41,7 @@ class PoolAffinity:
 
     __slots__ = (
         "_clock",
+        "_is_heard",
         "_on_lost",
         "_pool",
         "_settings",
@@ -53,16 +54,35 @@ class PoolAffinity:
 
     def __init__(self, pool: PoolView, declared: Affinity | AnnotatedCookie | None) -> None:
         self._pool = pool
+        #: What the source has said, and whether all of that is in force, or of no concern.
         self._settings: CookieSettings | None = None
+        self._is_heard = False
+        self.current: Affinity | None = None
+        self.declared: Affinity | AnnotatedCookie | None = None
         self.declare(declared)
 
     def declare(self, declared: Affinity | AnnotatedCookie | None) -> None:
-        """Put in force what the program says. Raises ValueError if the source contradicts it."""
-        if isinstance(declared, AnnotatedCookie):
-            self._use(declared.make(self._settings))
-        else:
+        """Put in force what the program says; until a new source has spoken, what is known stays.
+
+        Raises:
+            ValueError: What the source has said contradicts it; then the cookie is what it was.
+        """
+        before, self.declared = self.declared, declared
+        if not isinstance(declared, AnnotatedCookie):
             self._use(declared)
-        self.declared = declared
+            return
+        had_own_word = before is not None and not isinstance(before, AnnotatedCookie)
+        if had_own_word and not self._is_heard:
+            return
+        try:
+            self._use(declared.make(self._settings))
+        except ValueError:
+            self._is_heard = False
+            raise
+
+    def expect_another_source(self) -> None:
+        """What was said is another source's word: it holds until the new one has spoken."""
+        self._is_heard = False
 
     def follow(self, settings: CookieSettings | None) -> bool:
         """Put in force what the pool's source says, if it has a say. Returns whether that is new.
@@ -70,10 +90,15 @@ class PoolAffinity:
         Raises:
             ValueError: It does not go together with what the program says; then nothing changes.
         """
-        if not isinstance(self.declared, AnnotatedCookie) or settings == self._settings:
+        if self._is_heard and settings == self._settings:
+            return False
+        self._settings, self._is_heard = settings, False
+        if not isinstance(self.declared, AnnotatedCookie):
+            self._is_heard = True
             return False
         cookie = self.declared.make(settings)
-        before, self._settings = self._cookie_name(), settings
+        self._is_heard = True
+        before = self._cookie_name()
         self._use(cookie)
         after = self._cookie_name()
         logger.info("pool %s: affinity cookie: %s", self._pool.name, after or "none")

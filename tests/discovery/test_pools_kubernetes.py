@@ -25,6 +25,7 @@ from sticky_asgi import (
     Pool,
     WatchOptions,
 )
+from sticky_asgi.config import Config, parse
 from sticky_asgi.discovery import KubernetesNamespace, PoolDiscovery
 from sticky_asgi.testing import FakeKubernetes
 from sticky_asgi.testing.kubernetes import endpoint, endpoint_slice, service
@@ -343,3 +344,52 @@ def test_an_api_server_that_is_away_changes_nothing() -> None:
         shop.add("api")
         shop.becomes("/api", "api-0")
         eventually(lambda: discovery.status.error is None)
+
+
+def test_a_configuration_that_is_read_anew_keeps_what_was_found() -> None:
+    document = """
+secrets: [0123456789abcdef0123456789abcdef]
+discovery:
+  kubernetes: {{namespace: shop, url: '{url}'}}
+  pool: {{affinity: {{cookie: {{secure: false}}}}, timeouts: {{connect: {connect}}}}}
+pools: {pools}
+"""
+    with namespace() as shop:
+
+        def config(connect: str, pools: str = "{}") -> Config:
+            return parse(document.format(url=shop.url, connect=connect, pools=pools), environ={})
+
+        def apply(after: Config, before: Config) -> None:
+            shop.server.call(lambda: after.apply(shop.gateway, before))
+
+        shop.add("web")
+        shop.add("api")
+        first = config("1s")
+        shop.gateway = first.build()
+        shop.serve()
+        assert shop.says("/web") == "web-0"
+        web = shop.pool("web")
+        assert web.timeouts.connect == 1
+
+        second = config("2s")
+        apply(second, first)
+        assert shop.pool("web") is web
+        assert (web.timeouts.connect, shop.pool("api").timeouts.connect) == (2, 2)
+
+        # The file has a pool of that name now, and then no more.
+        own = f"{{web: {{backends: ['{shop.pods['api-0'].url}'], timeouts: {{connect: 3}}}}}}"
+        third = config("4s", own)
+        apply(third, second)
+        assert shop.pool("web").timeouts.connect == 3
+        assert shop.pool("api").timeouts.connect == 4
+        assert shop.says("/anything") == "api-0"
+        shop.annotate("web", {"sticky-asgi/idle-timeout": "5m"})
+        shop.add("more")
+        shop.becomes("/more", "more-0")
+        assert shop.says("/web") == "api-0"
+        apply(second, third)
+        shop.becomes("/web", "web-0")
+        assert shop.says("/anything") == "404"
+        listed = Counter(one.resource for one in shop.fake.requests if one.verb == "list")
+        assert set(listed.values()) == {1}, "the watch went on"
+        assert shop.server.errors == []

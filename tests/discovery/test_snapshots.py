@@ -331,3 +331,20 @@ def test_a_gateway_that_cannot_start_says_why() -> None:
     ):
         pass
     assert source.ended == 1
+
+
+def test_a_set_that_is_replaced_while_it_is_put_in_force() -> None:
+    """By a listener, or in the loop of another thread."""
+
+    class Replacing:
+        def observe(self, pool: Pool, event: PoolEvent) -> None:
+            if isinstance(event, IntentChanged) and event.after is Intent.DRAINING:
+                pool.follow(snapshot("bc"))
+
+    pool = Pool("shop", discovery=Scripted())
+    pool.follow(snapshot("ab"))
+    observer = Replacing()
+    pool.observers.add(observer)
+    pool.follow(snapshot("abd", {"a": Intent.DRAINING}))
+    assert [backend.id for backend in pool.backends] == ["b", "c"]
+    assert [state.id for state in pool.states] == ["b", "c"]

@@ -208,6 +208,7 @@ def test_a_source_that_yields_something_else(caplog: pytest.LogCaptureFixture) -
     async def main() -> None:
         source = Scripted("a")  # type: ignore[arg-type]
         pool = Pool("shop", discovery=source, watch=WatchOptions(start_timeout=1))
+        recorder = Recorder(pool)
         reason = "a source of backends must yield Snapshots, got 'a'"
         async with watching(pool) as watcher:
             with pytest.raises(DiscoveryError, match=reason):
@@ -215,6 +216,10 @@ def test_a_source_that_yields_something_else(caplog: pytest.LogCaptureFixture) -
             source.say(snapshot("b"))
             await watcher.wait_for_start()
             assert ids(pool) == ["b"]
+        assert [event for event in recorder.events if not isinstance(event, BackendsReplaced)] == [
+            DiscoveryFailed(pool="shop", reason=reason, failures=1, pause=0.0),
+            DiscoveryRecovered(pool="shop", failures=1),
+        ]
 
     run_virtually(main)
     assert caplog.messages == [

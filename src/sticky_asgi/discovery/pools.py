@@ -74,7 +74,7 @@ class PoolDiscovery:
 
     A pool that vanishes gets no new requests; those under way are finished. Routes of the program
     come before those that are found, and of two found routes that are alike, the one whose pool's
-    name sorts first wins; the other is named in the log.
+    name sorts first wins; the other is named in the log. One object serves one gateway.
 
     Args:
         source: Where they come from, such as `KubernetesNamespace("shop")`.
@@ -183,15 +183,15 @@ class PoolDiscovery:
         share = _Share(item.snapshot)
         try:
             pool = self._make(item.name, share)
+            host = pool.host
+            _use_host(pool, item.host or host)
+            # It serves from its first request on. What cannot be is said by whoever follows it.
+            with suppress(ValueError):
+                pool.follow(item.snapshot)
         except Exception as exc:
             remarks[f"the pool {item.name!r} could not be made"] = exc
             return None
-        kept = _Kept(pool, share, pool.host)
-        _use_host(pool, item.host or pool.host)
-        # It serves from its first request on. What cannot be is said by whoever follows it.
-        with suppress(ValueError):
-            pool.follow(item.snapshot)
-        return kept
+        return _Kept(pool, share, host)
 
     def _make(self, name: str, share: _Share) -> Pool:
         pool = self.make_pool(name, share)
