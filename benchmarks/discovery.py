@@ -56,7 +56,8 @@ class _Size:
     pods: int
 
 
-_FEW = _Size("2 pods", slices=2, pods=1)
+#: So many that none changes its mind before it was heard.
+_FEW = _Size("20 pods", slices=2, pods=10)
 _MANY = _Size("5,000 pods", slices=50, pods=100)
 #: What is measured, for the tables.
 ONE_BY_ONE = f"{_FEW.name}, one by one"

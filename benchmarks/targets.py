@@ -18,7 +18,7 @@ TARGETS = (
         Target("backends", f"{policy}, 10,000 backends", f"{policy}, 2 backends", 1.5)
         for policy in POLICIES
     ),
-    Target("discovery", "2 pods, one by one, slowest", None, 100.0),
+    Target("discovery", "20 pods, one by one, slowest", None, 100.0),
     Target("discovery turns", "100 a second, CPU time", None, 10.0),
     Target("slow_reader", "gateway", None, 4.0),
     Target("idle", "gateway", "uvicorn", 1.3),

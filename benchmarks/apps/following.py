@@ -24,8 +24,9 @@ class Notes:
     """What has been noticed since the page was turned.
 
     Attributes:
-        blocked: The longest time in seconds that a task which slept had to wait for its turn.
-        worked: The most CPU time in seconds that the loop's thread has used until then.
+        blocked: The longest time in seconds that a callback which was due waited for its turn.
+        worked: The most CPU time in seconds that the loop's thread used from when it was set, a
+            millisecond before it was due, until then.
         collected: The longest garbage collection, in seconds of CPU time; a part of the above.
         changes: Each change of a backend's intent: whose, and when it was in force, by the clock
             that all processes share.
@@ -44,7 +45,8 @@ class Observer:
     def __init__(self) -> None:
         self.notes = Notes()
         self._collection_began = 0.0
-        self._sleeper: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._due = self._used = 0.0
 
     def observe(self, pool: Pool, event: PoolEvent) -> None:
         """A change is in force in the pool."""
@@ -58,11 +60,12 @@ class Observer:
 
     def turn_page(self) -> bytes:
         """The notes as JSON. The first time, the looking begins."""
-        if self._sleeper is None:
+        if self._loop is None:
             # As `sticky-asgi run` does when it has started.
             spare_collector()
             gc.callbacks.append(self._on_collection)
-            self._sleeper = asyncio.create_task(self._sleep())
+            self._loop = asyncio.get_running_loop()
+            self._wait()
         notes, self.notes = self.notes, Notes()
         return json.dumps(vars(notes)).encode()
 
@@ -73,13 +76,16 @@ class Observer:
         else:
             self.notes.collected = max(self.notes.collected, now - self._collection_began)
 
-    async def _sleep(self) -> None:
-        while True:
-            began, used = time.monotonic(), time.thread_time()
-            await asyncio.sleep(_PAUSE)
-            notes = self.notes
-            notes.blocked = max(notes.blocked, time.monotonic() - began - _PAUSE)
-            notes.worked = max(notes.worked, time.thread_time() - used)
+    def _wait(self) -> None:
+        assert self._loop is not None
+        self._due, self._used = time.monotonic() + _PAUSE, time.thread_time()
+        self._loop.call_later(_PAUSE, self._on_turn)
+
+    def _on_turn(self) -> None:
+        notes = self.notes
+        notes.blocked = max(notes.blocked, time.monotonic() - self._due)
+        notes.worked = max(notes.worked, time.thread_time() - self._used)
+        self._wait()
 
 
 observer = Observer()

@@ -130,13 +130,14 @@ class Runtimes:
                     await runtime.pool_follower.wait_for_start()
                 runtime.watchers.follow(self._pools())
                 await runtime.watchers.wait_for_start()
-                self._prepare_visitors()
+                self._prepare()
                 runtime.probers.follow(self._pools())
                 yield
             finally:
                 self._forget(loop, runtime)
 
-    def _prepare_visitors(self) -> None:
+    def _prepare(self) -> None:
+        """Do what the first visitors would wait for."""
         # Apart from `running`, which lives long: a variable of its own would keep the last pool.
         for pool in self._pools():
             pool.visitors.prepare()
