@@ -7,8 +7,9 @@ changed in it keeps its very `Backend` objects, and so whoever compares can go b
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal, NamedTuple, TypeAlias
 
 from ...backend import Backend, Intent
@@ -98,11 +99,13 @@ class _Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Worked:
-    """A slice that has been worked through."""
+    """A slice that has been worked through; and what it comes to if nobody is in another, too."""
 
     source: Slice
     place: _Place
     known: _ById
+    backends: tuple[Backend, ...]
+    intents: Mapping[str, Intent]
 
 
 class ServiceBackends:
@@ -163,14 +166,19 @@ class ServiceBackends:
         if service.external_name is not None:
             backend = self._external(service, service.external_name)
             return Snapshot(backends=(backend,), affinity=affinity)
-        known = self._join(service)
-        intents = {
-            id: one.endpoint.intent
-            for id, one in known.items()
-            if one.endpoint.intent is not _ACTIVE
-        }
-        backends = _backends(known, self.choice.zone)
-        return Snapshot(backends=backends, intents=intents, affinity=affinity)
+        parts = self._parts(service)
+        known = _join(parts)
+        zone = self.choice.zone
+        if zone is not None and _hints_apply(known, zone):
+            backends = _by_distance(known, zone)
+        elif len(known) == sum(len(part.known) for part in parts):
+            # As mostly: then there is no need to look at thousands that have not changed.
+            backends = tuple(chain.from_iterable(part.backends for part in parts))
+            intents = {id: each for part in parts for id, each in part.intents.items()}
+            return Snapshot(backends=backends, intents=intents, affinity=affinity)
+        else:
+            backends = _nearby(known)
+        return Snapshot(backends=backends, intents=_intents(known), affinity=affinity)
 
     def _port(self, service: Service) -> ServicePort:
         return choose_port(service, self.choice.port, any_port=self.choice.any_port)
@@ -190,19 +198,19 @@ class ServiceBackends:
         except ValueError as exc:
             raise Unusable(str(exc)) from None
 
-    def _join(self, service: Service) -> _ById:
-        """Every endpoint once, in an order that depends on nothing but the slices."""
+    def _parts(self, service: Service) -> list[_Worked]:
+        """The slices that count, worked through, in an order that depends on nothing else."""
         place = self._place(service)
-        joined: _ById = {}
+        parts: list[_Worked] = []
         worked: dict[str, _Worked] = {}
         for part in sorted(self.slices.values(), key=lambda part: (part.created, part.name)):
             if self._needs_work(part, place):
                 self._work(part, place)
             worked[part.name] = self._worked[part.name]
             if service.family in (None, part.family):
-                _merge(joined, worked[part.name].known)
+                parts.append(worked[part.name])
         self._worked = worked
-        return joined
+        return parts
 
     def _needs_work(self, part: Slice, place: _Place) -> bool:
         done = self._worked.get(part.name)
@@ -220,7 +228,7 @@ class ServiceBackends:
             id = self._id(endpoint) or at
             one = _known(endpoint, before.get(id), id, f"{place.scheme}://{at}")
             _merge(known, {id: one})
-        self._worked[part.name] = _Worked(part, place, known)
+        self._worked[part.name] = _Worked(part, place, known, _nearby(known), _intents(known))
 
     def _id(self, endpoint: Endpoint) -> str | None:
         if self.choice.identity == "address":
@@ -255,10 +263,26 @@ def _merge(joined: _ById, more: _ById) -> None:
             joined[id] = one
 
 
-def _backends(known: _ById, zone: str | None) -> tuple[Backend, ...]:
-    """The backends; where hints apply, new sessions go to those that are meant for our zone."""
-    if zone is None or not _hints_apply(known, zone):
-        return tuple([one.near for one in known.values()])
+def _join(parts: Iterable[_Worked]) -> _ById:
+    """Every endpoint once."""
+    joined: _ById = {}
+    for part in parts:
+        _merge(joined, part.known)
+    return joined
+
+
+def _intents(known: _ById) -> dict[str, Intent]:
+    return {
+        id: one.endpoint.intent for id, one in known.items() if one.endpoint.intent is not _ACTIVE
+    }
+
+
+def _nearby(known: _ById) -> tuple[Backend, ...]:
+    return tuple([one.near for one in known.values()])
+
+
+def _by_distance(known: _ById, zone: str) -> tuple[Backend, ...]:
+    """The backends; new sessions go to those that are meant for our zone."""
     return tuple(
         [
             one.near
