@@ -917,6 +917,18 @@ def test_the_start_line_lists_every_route(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_start_that_waits_for_backends_is_ended_by_sigterm(tmp_path: Path, workers: str) -> None:
+    (tmp_path / "gateway.yaml").write_text(
+        "pools: {shop: {discovery: {file: missing.yaml, start_timeout: null}}}"
+    )
+    port = str(free_port())
+    with Command("run", "gateway.yaml", "--port", port, "--workers", workers, cwd=tmp_path) as run:
+        run.wait_for("discovery fails", int(workers))
+        assert run.stop() == 0
+        assert "Traceback" not in run.stderr
+
+
 def test_a_wrong_file(tmp_path: Path) -> None:
     (tmp_path / "gateway.yaml").write_text("pools: {}")
     with Command("run", "gateway.yaml", cwd=tmp_path) as command:

@@ -83,6 +83,7 @@ def stop(delay: float, signals: int, caplog: pytest.LogCaptureFixture) -> list[i
 
     async def main() -> None:
         stopping = Stopping(delay, gateway)
+        stopping.has_started = True
         with caplog.at_level(logging.INFO, "sticky_asgi"):
             with stopping.on_signals(asyncio.get_running_loop()):
                 assert not stopping.has_begun
@@ -115,6 +116,23 @@ def test_the_server_is_told_after_the_delay(
     assert stop(delay, signals, caplog) == [signal.SIGTERM] * expected
     wait = f" in {delay:g} seconds" if delay else ""
     assert f"stopping{wait}: 0 requests under way" in caplog.text
+
+
+def test_a_start_is_ended_at_once() -> None:
+    """Whatever it waits for."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    async def main() -> None:
+        with Stopping(3600, Gateway({"/": Pool("shop", [])})).on_signals(
+            asyncio.get_running_loop()
+        ):
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(3600)
+
+    with pytest.raises(SystemExit) as caught:
+        asyncio.run(main())
+    assert caught.value.code == 0
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_outside_the_main_thread_there_are_no_signals() -> None:

@@ -193,7 +193,8 @@ class Service:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await serve_lifespan(self._running(), scope, receive, send)
+            with self.stopping.cancelled_quietly():
+                await serve_lifespan(self._running(), scope, receive, send)
         elif self._status is not None and self._status.handles(scope):
             await self._status(scope, receive, send)
         else:
@@ -202,10 +203,11 @@ class Service:
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
-        async with self.gateway:
-            if self._on_start is not None:
-                self._on_start()
-            with self.stopping.on_signals(loop):
+        with self.stopping.on_signals(loop):
+            async with self.gateway:
+                if self._on_start is not None:
+                    self._on_start()
+                self.stopping.has_started = True
                 logger.info("ready: %s", self.config.summary)
                 if self.settings.file is None:
                     _release_hangups()

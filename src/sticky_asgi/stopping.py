@@ -29,11 +29,14 @@ class Stopping:
 
     Attributes:
         has_begun: Whether the signal has come.
+        has_started: Whether there is anything to be finished. Until then a signal ends the process
+            at once, as the server waits for the end of the start before it looks at signals.
     """
 
     def __init__(self, delay: float, gateway: Gateway) -> None:
         self.delay = delay
         self.has_begun = False
+        self.has_started = False
         self._gateway = gateway
 
     @contextmanager
@@ -47,6 +50,15 @@ class Stopping:
             yield
 
     @contextmanager
+    def cancelled_quietly(self) -> Iterator[None]:
+        """Let a start that a signal has ended be no failure, of which servers log the traceback."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self.has_started or not self.has_begun:
+                raise
+
+    @contextmanager
     def _taken(
         self, number: signal.Signals, delay: float, loop: asyncio.AbstractEventLoop
     ) -> Iterator[None]:
@@ -54,6 +66,8 @@ class Stopping:
 
         def begin(number: int, frame: FrameType | None) -> None:
             is_first, self.has_begun = not self.has_begun, True
+            if not self.has_started:
+                raise SystemExit(0)
             if is_first and delay:
                 loop.call_soon_threadsafe(loop.call_later, delay, servers, number, frame)
             elif callable(servers):
