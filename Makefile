@@ -29,12 +29,15 @@ PIP_OPTIONS := --quiet --disable-pip-version-check
 # The tests mostly wait for sockets, so more of them run at a time than there are processors.
 PYTEST_OPTIONS ?= --numprocesses 3 --dist loadfile
 KUBECTL_IGNORE := --ignore=tests/test_kubernetes_manifests.py --ignore-glob='*_kubectl.py'
+# What asks no library for anything, and what takes its time to say the same once more.
+FLOOR_ALIKE := --ignore=tests/balancers --ignore=tests/health --ignore=tests/testing \
+	--ignore=tests/test_chaos.py --ignore=tests/test_websocket_chaos.py
 # Tests of the documentation and the examples need FastAPI, which needs a newer Starlette. What
 # `uvicorn_websocket` is made of came with uvicorn 0.35. kmock is of the extra `dev`.
 FLOOR_IGNORE := --ignore-glob='*test_docs*' --ignore-glob='*test_examples*' \
 	--ignore-glob='*test_readme*' --ignore=tests/docs --ignore=tests/examples \
 	--ignore=tests/real_clients --ignore=tests/test_uvicorn_websocket.py \
-	--ignore=tests/discovery/test_article_kmock.py $(KUBECTL_IGNORE)
+	--ignore=tests/discovery/test_article_kmock.py $(KUBECTL_IGNORE) $(FLOOR_ALIKE)
 # The third of the HTTP implementations is the second one's, but for one write.
 FLOOR_SELECTION := -k 'not (joined- or -joined or [joined])'
 
