@@ -27,6 +27,7 @@ from sticky_asgi import (
 )
 from sticky_asgi.affinity import PoolView
 from sticky_asgi.events import PoolEvent
+from sticky_asgi.exceptions import ConnectError
 from tests.discovery.sources import Scripted, snapshot
 
 ACTIVE, DRAINING, DOWN = Intent.ACTIVE, Intent.DRAINING, Intent.DOWN
@@ -191,6 +192,21 @@ def test_the_cookie_follows_the_source(
         assert len({client.get("/").text[:1] for _ in range(6)}) == 2
         says(COOKIE)
         assert {client.get("/").text[:1] for _ in range(6)} == {first.text[:1]}
+
+
+def test_those_who_are_out_stay_out_while_others_come_for_those_who_go() -> None:
+    made = pool()
+    made.follow(snapshot("abc"))
+    for _ in range(5):
+        made.observe_failure(made["a"], ConnectError("refused"))
+    assert not made["a"].keeps_sessions
+    # A third of those who serve, before and afterwards.
+    made.follow(snapshot("abcde", {"b": DOWN, "c": DOWN}))
+    assert not made["a"].keeps_sessions
+    made.follow(snapshot("abc"))
+    assert not made["a"].keeps_sessions
+    made.follow(snapshot("abc", {"b": DOWN, "c": DOWN}))
+    assert made["a"].keeps_sessions, "the only one left"
 
 
 def test_the_program_has_the_last_word() -> None:
