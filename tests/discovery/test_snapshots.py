@@ -229,6 +229,21 @@ def test_settings_that_do_not_go_together_leave_the_cookie_alone() -> None:
     assert len(made.backends) == 2
 
 
+def test_reloads_keep_the_cookie_until_another_source_has_spoken() -> None:
+    made = Pool("shop", ["http://a"], affinity=SignedCookie(SECRET))
+    before = made.affinity
+    source = Scripted()
+    for _ in range(2):
+        made.adopt(Pool("shop", discovery=source, affinity=AnnotatedCookie(SECRET)))
+        assert made.affinity is before
+    made.follow(snapshot("a", affinity=COOKIE))
+    cookie = made.affinity
+    assert isinstance(cookie, SignedCookie)
+    assert cookie.cookie_name(made) == "traefik-cookie"
+    made.follow(snapshot("a"))
+    assert made.affinity is None
+
+
 def test_a_reload_keeps_what_the_source_has_said() -> None:
     source = Scripted()
     made = Pool("shop", discovery=source, affinity=AnnotatedCookie(SECRET))
