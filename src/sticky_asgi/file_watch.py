@@ -47,7 +47,8 @@ async def watch_file(file: Path, look_every: float = LOOK_EVERY) -> AsyncGenerat
                     yield
                     if _folders_of(file) != folders:
                         break
-        except OSError as exc:
+        except (OSError, RuntimeError) as exc:
+            # The second is what watchfiles has for a system that has no watches left to give.
             if looks > 1 or str(exc) != told:
                 logger.warning("%s cannot be watched now: %s", file, exc)
                 told = str(exc)

@@ -474,7 +474,7 @@ class Pool:
         self._intents.end_drain(state)
 
     def _intents_changed(self) -> None:
-        self._keeper.follow_intents()
+        self._keeper.follow_intents(self._states.values())
         self._changed()
 
     def tell(self, event: PoolEvent) -> None:

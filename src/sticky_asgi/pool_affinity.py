@@ -57,7 +57,7 @@ class PoolAffinity:
         #: What the source has said, and whether all of that is in force, or of no concern.
         self._settings: CookieSettings | None = None
         self._is_heard = False
-        self.current: Affinity | None = None
+        self._use(None)
         self.declared: Affinity | AnnotatedCookie | None = None
         self.declare(declared)
 
@@ -72,7 +72,8 @@ class PoolAffinity:
             self._use(declared)
             return
         had_own_word = before is not None and not isinstance(before, AnnotatedCookie)
-        if had_own_word and not self._is_heard:
+        if not self._is_heard and (had_own_word or self._settings is None):
+            self._settings = None  # If something was said, it was another source's word.
             return
         try:
             self._use(declared.make(self._settings))
@@ -109,7 +110,7 @@ class PoolAffinity:
         return True
 
     def _use(self, affinity: Affinity | None) -> None:
-        self.current = affinity
+        self.current: Affinity | None = affinity
         self.announces: bool = getattr(affinity, "announce", False)
         self.makes_private: bool = getattr(affinity, "private", False)
         self._on_lost: OnLost = getattr(affinity, "on_lost", "rebalance")

@@ -376,12 +376,23 @@ def test_each_event_loop_is_told(file: Path) -> None:
     run(main)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(OSError(28, "No space left on device"), id="no watches"),
+        # WatchfilesRustInternalError is one.
+        pytest.param(RuntimeError("Too many open files (os error 24)"), id="no watchers"),
+    ],
+)
 def test_without_word_from_the_system_it_is_looked_at(
-    file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
 ) -> None:
     def refuse(*paths: object, **options: object) -> AsyncGenerator[None, None]:
         async def nothing() -> AsyncGenerator[None, None]:
-            raise OSError(28, "No space left on device")
+            raise error
             yield
 
         return nothing()
@@ -396,7 +407,7 @@ def test_without_word_from_the_system_it_is_looked_at(
                 assert ids(await anext(snapshots)) == [f"{name}:80"]
 
     run(main)
-    assert caplog.messages == [f"{file} cannot be watched now: [Errno 28] No space left on device"]
+    assert caplog.messages == [f"{file} cannot be watched now: {error}"]
 
 
 def test_polling(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ from sticky_asgi import (
 )
 from sticky_asgi.affinity import PoolView
 from sticky_asgi.events import PoolEvent
+from sticky_asgi.exceptions import ConnectError
 from tests.discovery.sources import Scripted, snapshot
 from tests.logs import warnings_in
 from tests.starts import failure_of
@@ -197,6 +198,21 @@ def test_the_cookie_follows_the_source(
         assert {client.get("/").text[:1] for _ in range(6)} == {first.text[:1]}
 
 
+def test_those_who_are_out_stay_out_while_others_come_for_those_who_go() -> None:
+    made = pool()
+    made.follow(snapshot("abc"))
+    for _ in range(5):
+        made.observe_failure(made["a"], ConnectError("refused"))
+    assert not made["a"].keeps_sessions
+    # A third of those who serve, before and afterwards.
+    made.follow(snapshot("abcde", {"b": DOWN, "c": DOWN}))
+    assert not made["a"].keeps_sessions
+    made.follow(snapshot("abc"))
+    assert not made["a"].keeps_sessions
+    made.follow(snapshot("abc", {"b": DOWN, "c": DOWN}))
+    assert made["a"].keeps_sessions, "the only one left"
+
+
 def test_the_program_has_the_last_word() -> None:
     made = pool(affinity=AnnotatedCookie(SECRET, name="mine", on_lost="reject"))
     made.follow(snapshot("a", affinity=CookieSettings(name="theirs", path="/a")))
@@ -215,6 +231,21 @@ def test_settings_that_do_not_go_together_leave_the_cookie_alone() -> None:
         made.follow(snapshot("ab", affinity=CookieSettings(same_site="none")))
     assert made.affinity is before
     assert len(made.backends) == 2
+
+
+def test_reloads_keep_the_cookie_until_another_source_has_spoken() -> None:
+    made = Pool("shop", ["http://a"], affinity=SignedCookie(SECRET))
+    before = made.affinity
+    source = Scripted()
+    for _ in range(2):
+        made.adopt(Pool("shop", discovery=source, affinity=AnnotatedCookie(SECRET)))
+        assert made.affinity is before
+    made.follow(snapshot("a", affinity=COOKIE))
+    cookie = made.affinity
+    assert isinstance(cookie, SignedCookie)
+    assert cookie.cookie_name(made) == "traefik-cookie"
+    made.follow(snapshot("a"))
+    assert made.affinity is None
 
 
 def test_a_reload_keeps_what_the_source_has_said() -> None:

@@ -149,6 +149,23 @@ async def test_a_source_that_soon_fails_each_time_is_asked_ever_more_rarely() ->
 
 
 @virtually
+async def test_the_last_word_before_a_failure_does_not_hide_it() -> None:
+    source = Scripted(snapshot("a"))
+    pool = Pool("shop", discovery=source)
+    heard = Recorder(pool)
+    async with watching(pool) as watcher:
+        await watcher.wait_for_start()
+        source.say(snapshot("ab"))
+        source.say(DiscoveryError("away"))
+        await asyncio.sleep(0.1)
+        assert ids(pool) == ["a", "b"]
+        assert pool.watch_status.error == "away"
+        assert heard.events[-1] == DiscoveryFailed(
+            pool="shop", reason="away", failures=1, pause=0.8
+        )
+
+
+@virtually
 async def test_a_source_that_has_held_begins_with_short_pauses_again() -> None:
     source = Scripted(*[DiscoveryError("away")] * 3)
     async with watching(Pool("shop", discovery=source)):

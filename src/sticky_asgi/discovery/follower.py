@@ -91,6 +91,9 @@ class Follower(Generic[T]):
             error = await self._watch(watch)
             if self._task is not asyncio.current_task():
                 return  # It has taken its time to end.
+            if self._newest:
+                # Put in force later, it would hide that the source has failed since.
+                self._apply()
             # One that soon fails each time is no better for having said something.
             has_held = self._loop.time() - began >= self._options().max_backoff
             failures = 1 if has_held else failures + 1

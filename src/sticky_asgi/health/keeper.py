@@ -117,11 +117,11 @@ class HealthKeeper:
         self._keep_share()
         self._plan()
 
-    def follow_intents(self) -> None:
-        """Somebody may be in service, or out of it, whom an operator has put there."""
+    def follow_intents(self, states: Iterable[BackendState]) -> None:
+        """Somebody of the pool may be in service, or out of it, whom somebody has put there."""
         if self._ejected:
-            self._keep_share()
-            self._plan()
+            # They may be others than before: intents change together with the set of backends.
+            self.follow(states)
 
     def begin_checks(self) -> None:
         """Somebody begins to make active checks; `end_checks` is to follow."""
