@@ -250,5 +250,7 @@ def test_what_is_taken_away_or_said_to_be_off_is_off() -> None:
     assert _read_in_turn(STICKY, {}).reading.affinity is None
     assert _read_in_turn(STICKY, {**STICKY, f"{V1}affinity": "false"}).reading.affinity is None
     assert _read_in_turn({f"{V1}affinity": "maybe"}).reading.affinity is None
+    oldest = "traefik.backend.loadbalancer.sticky"
+    assert _read_in_turn({oldest: "true"}, {oldest: "false"}).reading.affinity is None
     mistyped = {**STICKY, f"{V1}affinity": "maybe"}
     assert _read_in_turn(STICKY, mistyped, {}, mistyped).reading.affinity is None

@@ -121,7 +121,7 @@ def _reading(
     held = {
         warning.key: before.understood[warning.key]
         for warning in reading.warnings
-        if warning.key in annotations and warning.key in before.understood
+        if not warning.is_heeded and warning.key in annotations and warning.key in before.understood
     }
     understood = {**annotations, **held}
     for key in held:
