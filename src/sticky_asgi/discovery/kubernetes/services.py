@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from ...checks import check_type, is_int
 from .annotations import Reading, read_annotations
 
 #: What the Gateway API and Traefik make of `appProtocol`.
@@ -84,7 +85,7 @@ def read_service(item: Mapping[str, Any], before: Service | None = None) -> Serv
         made = Service(
             name=metadata["name"],
             ports=tuple(
-                ServicePort(port.get("name") or "", int(port["port"]), port.get("appProtocol"))
+                _read_port(port)
                 for port in spec.get("ports") or ()
                 if (port.get("protocol") or "TCP") == "TCP"
             ),
@@ -101,6 +102,15 @@ def read_service(item: Mapping[str, Any], before: Service | None = None) -> Serv
     except (AttributeError, IndexError, KeyError, TypeError) as exc:
         raise ValueError(f"{type(exc).__name__}: {exc}") from None
     return before if made == before else made
+
+
+def _read_port(port: Mapping[str, Any]) -> ServicePort:
+    made = ServicePort(port.get("name") or "", port["port"], port.get("appProtocol"))
+    check_type("name", made.name, str)
+    check_type("appProtocol", made.app_protocol, str, None)
+    if not is_int(made.number):
+        raise ValueError(f"port must be a number, got {made.number!r}")
+    return made
 
 
 def _reading(
