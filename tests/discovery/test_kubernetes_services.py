@@ -85,6 +85,7 @@ def test_the_port(ports: Any, wanted: int | str | None, found: tuple[str, int]) 
         pytest.param(HTTP_AND_ADMIN, None, "80 (http), 9000 (admin)", id="several"),
         pytest.param(HTTP_AND_ADMIN, "grpc", "'grpc' among its ports: 80", id="no such name"),
         pytest.param(HTTP_AND_ADMIN, 81, "no TCP port 81", id="no such number"),
+        pytest.param({"http": 80}, "80", "a number has no quotes", id="a number as a name"),
         pytest.param({"http": 80}, 8080, "no TCP port 8080", id="the pods' port is not meant"),
         pytest.param(None, None, "must be given", id="no ports and none given"),
         pytest.param(None, "http", "none", id="no ports and a name"),

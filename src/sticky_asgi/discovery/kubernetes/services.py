@@ -174,7 +174,8 @@ def choose_port(
     there = ", ".join(map(str, service.ports)) or "none"
     if wanted is None:
         raise Unusable(f"port must be given, as one of its TCP ports: {there}")
-    raise Unusable(f"there is no TCP port {wanted!r} among its ports: {there}")
+    hint = "; a number has no quotes" if isinstance(wanted, str) and wanted.isdigit() else ""
+    raise Unusable(f"there is no TCP port {wanted!r} among its ports: {there}{hint}")
 
 
 def scheme_of(service: Service, port: ServicePort) -> tuple[str, str | None]:
