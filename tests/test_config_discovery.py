@@ -341,6 +341,8 @@ def test_the_summary_tells_of_sources(text: str, expected: str) -> None:
          ": max_backoff must be at least min_backoff (60), got 30.0"),
         ("dns: {}", ".dns.name: is missing"),
         ("dns: {name: ''}", ".dns.name: must be a domain name, got ''"),
+        ("dns: {name: 'web.test:80'}",
+         ".dns.name: must be a domain name without scheme and port, got 'web.test:80'"),
         ("dns: {name: a, type: MX}", ".dns.type: unknown value 'MX'; one of A, AAAA, SRV"),
         ("dns: {name: a, port: 0}", ".dns.port: must be a number from 1 to 65535, got 0"),
         ("dns: {name: a, port: 1, type: SRV}",

@@ -12,7 +12,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sticky_asgi import lifespan
+from sticky_asgi import DiscoveryError, lifespan
 from sticky_asgi.lifespan import LifespanFailed, run_lifespan, serve_lifespan
 from tests.starts import failure_of
 
@@ -177,6 +177,21 @@ def test_a_failure_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert record.name == "sticky_asgi.lifespan"
     assert record.message == "lifespan startup failed"
     assert record.exc_info
+
+
+def test_a_start_without_backends_is_logged_without_a_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Away(Log):
+        @asynccontextmanager
+        async def resources(self) -> AsyncIterator[None]:
+            raise DiscoveryError("pool shop: nobody answers")
+            yield
+
+    history(Away())
+    (record,) = [r for r in caplog.records if r.levelno >= logging.ERROR]
+    assert record.message == "lifespan startup failed: pool shop: nobody answers"
+    assert not record.exc_info
 
 
 @pytest.mark.parametrize(

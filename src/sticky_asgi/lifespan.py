@@ -15,6 +15,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .exceptions import DiscoveryError
+
 logger = logging.getLogger("sticky_asgi.lifespan")
 
 #: Seconds an application gets to return after its last answer.
@@ -53,7 +55,11 @@ async def serve_lifespan(
             stage = "shutdown"
             await receive()
     except Exception as exc:
-        logger.error("lifespan %s failed", stage, exc_info=exc)
+        if isinstance(exc, DiscoveryError):
+            # It says all there is to say: where in the program it was said helps nobody.
+            logger.error("lifespan %s failed: %s", stage, exc)
+        else:
+            logger.error("lifespan %s failed", stage, exc_info=exc)
         # What the application has said is passed on as it said it.
         said = str(exc) if isinstance(exc, LifespanFailed) else f"{type(exc).__name__}: {exc}"
         await send({"type": f"lifespan.{stage}.failed", "message": said})

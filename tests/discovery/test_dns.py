@@ -572,7 +572,8 @@ def test_options_that_are_none(options: dict[str, Any], message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "a..b", "x" * 64, "10.0.0.1", "::1", "[::1]", "a." * 130]
+    "name",
+    ["", ".", "a..b", "x" * 64, "10.0.0.1", "::1", "[::1]", "a." * 130, "http://web.test", "a:80"],
 )
 def test_names_that_are_none(name: str) -> None:
     with pytest.raises(ValueError, match="name must be"):

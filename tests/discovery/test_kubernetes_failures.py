@@ -448,7 +448,10 @@ def test_a_port_that_refuses() -> None:
     async def main() -> None:
         source = KubernetesService("web", namespace="shop", url=f"http://127.0.0.1:{port}")
         error = await failure_of(source.watch())
-        assert str(error).startswith("kubernetes: list services (only web) in namespace shop: ")
+        assert str(error).startswith(
+            "kubernetes: list services (only web) in namespace shop: "
+            f"no connection to http://127.0.0.1:{port}: "
+        )
 
     with refusing_port() as port:
         run(main)

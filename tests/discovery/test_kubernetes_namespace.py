@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -11,11 +12,12 @@ import pytest
 from sticky_asgi import Intent
 from sticky_asgi.discovery import DiscoveredPool, KubernetesNamespace
 from sticky_asgi.discovery.kubernetes import RouteHint, copy
+from sticky_asgi.discovery.kubernetes.source import Memory
 from sticky_asgi.testing.kubernetes import endpoint, endpoint_slice, service
 from tests.loops import run
 
 from .kubernetes_cluster import Cluster, cluster, following, opened, pods_of
-from .kubernetes_objects import ARTICLE
+from .kubernetes_objects import ARTICLE, a_service, a_slice, backends_of
 from .test_kubernetes_service import lines_of, messages, said
 
 Pools = Mapping[str, DiscoveredPool]
@@ -225,3 +227,20 @@ def test_sources_are_equal_if_they_say_the_same() -> None:
     assert repr(KubernetesNamespace()) == "<KubernetesNamespace own namespace>"
     with pytest.raises(TypeError, match="selector"):
         KubernetesNamespace("shop", selector=7, url="http://a.test")  # type: ignore[arg-type]
+
+
+def test_a_service_that_goes_while_its_slices_are_worked_through() -> None:
+    async def main() -> None:
+        found = Memory[tuple[DiscoveredPool, ...]](copy.Copy("shop", namespace.choice))
+        view = backends_of(
+            a_slice(endpoint("10.0.0.1", pod="a")), service=a_service(annotations=ARTICLE)
+        )
+        found.copy.views["web"] = view
+        found.copy.changed.add("web")
+        look = asyncio.ensure_future(namespace._look(found))
+        await asyncio.sleep(0)
+        view.service = None
+        assert await look == ()
+
+    namespace = KubernetesNamespace("shop", url="http://127.0.0.1:1")
+    run(main)

@@ -55,13 +55,16 @@ def test_a_pod_needs_no_settings(
         run(main)
 
 
-def test_outside_of_a_cluster(account: Path) -> None:
+def test_outside_of_a_cluster(account: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        error = str(await failure_of(KubernetesService("web").watch()))
-        assert "KUBERNETES_SERVICE_HOST is not set" in error
-        assert "kubectl proxy" in error
         (account / "namespace").unlink()
-        assert "namespace" in str(await failure_of(KubernetesService("web").watch()))
+        for options in ({}, {"namespace": "shop"}):
+            error = str(await failure_of(KubernetesService("web", **options).watch()))
+            assert "KUBERNETES_SERVICE_HOST is not set" in error
+            assert "give a url, such as that of `kubectl proxy`, and the namespace" in error
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+        error = str(await failure_of(KubernetesService("web").watch()))
+        assert error.startswith(f"kubernetes: cannot read {account / 'namespace'}: ")
 
     run(main)
 

@@ -50,6 +50,9 @@ def test_the_same_again_is_the_same_object() -> None:
         pytest.param({"spec": None}, id="no spec"),
         pytest.param({"metadata": {}}, id="no name"),
         pytest.param({"spec": {"ports": [{"port": "http"}]}}, id="port no number"),
+        pytest.param({"spec": {"ports": [{"port": float("inf")}]}}, id="port without end"),
+        pytest.param({"spec": {"ports": [{"port": 1, "name": 5}]}}, id="name no text"),
+        pytest.param({"spec": {"ports": [{"port": 1, "appProtocol": 5}]}}, id="protocol no text"),
         pytest.param({"metadata": {"name": "web", "annotations": {"a": 1}}}, id="annotation"),
         pytest.param({"metadata": {"name": "web", "annotations": [1]}}, id="annotations no object"),
     ],
@@ -82,6 +85,7 @@ def test_the_port(ports: Any, wanted: int | str | None, found: tuple[str, int]) 
         pytest.param(HTTP_AND_ADMIN, None, "80 (http), 9000 (admin)", id="several"),
         pytest.param(HTTP_AND_ADMIN, "grpc", "'grpc' among its ports: 80", id="no such name"),
         pytest.param(HTTP_AND_ADMIN, 81, "no TCP port 81", id="no such number"),
+        pytest.param({"http": 80}, "80", "a number has no quotes", id="a number as a name"),
         pytest.param({"http": 80}, 8080, "no TCP port 8080", id="the pods' port is not meant"),
         pytest.param(None, None, "must be given", id="no ports and none given"),
         pytest.param(None, "http", "none", id="no ports and a name"),
@@ -250,5 +254,7 @@ def test_what_is_taken_away_or_said_to_be_off_is_off() -> None:
     assert _read_in_turn(STICKY, {}).reading.affinity is None
     assert _read_in_turn(STICKY, {**STICKY, f"{V1}affinity": "false"}).reading.affinity is None
     assert _read_in_turn({f"{V1}affinity": "maybe"}).reading.affinity is None
+    oldest = "traefik.backend.loadbalancer.sticky"
+    assert _read_in_turn({oldest: "true"}, {oldest: "false"}).reading.affinity is None
     mistyped = {**STICKY, f"{V1}affinity": "maybe"}
     assert _read_in_turn(STICKY, mistyped, {}, mistyped).reading.affinity is None

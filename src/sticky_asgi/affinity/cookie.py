@@ -32,9 +32,11 @@ MIN_SECRET = 16
 #: How far ahead, in seconds, the clock of another gateway may be.
 MAX_AHEAD = 86400
 
-# RFC 6265 §4.1.1: cookie-name = token; path and domain are av-octets, and need no spaces.
+# RFC 6265 §4.1.1: cookie-name = token; the path is av-octets, and needs no spaces.
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _ATTRIBUTE_VALUE = re.compile(r"[!-:<-~]+")
+# RFC 6265 §5.1.3, §5.2.3: a visitor's host ends with it, or the browser takes no cookie at all.
+_DOMAIN = re.compile(r"\.?[0-9A-Za-z_-]{1,63}(?:\.[0-9A-Za-z_-]{1,63})*")
 # "~" sets off the hash in a derived name, so no plain pool name can look like one with a hash.
 _NOT_PLAIN = re.compile(r"[^!#$%&'*+\-.^_`|0-9A-Za-z]")
 
@@ -369,8 +371,8 @@ def _check_attributes(
         raise ValueError(
             f"path must begin with '/' and hold no space, ';' or control, got {path!r}"
         )
-    if domain is not None and not _ATTRIBUTE_VALUE.fullmatch(domain):
-        raise ValueError(f"domain must be ASCII without space, ';' or control, got {domain!r}")
+    if domain is not None and not _DOMAIN.fullmatch(domain):
+        raise ValueError(f"domain must be a host name in ASCII without port, got {domain!r}")
     if same_site not in ("lax", "strict", "none", None):
         raise ValueError(f"same_site must be 'lax', 'strict', 'none' or None, got {same_site!r}")
 

@@ -276,6 +276,8 @@ def _checked_name(name: str) -> str:
         pass
     else:
         raise ValueError(f"name must be no address, got {name!r}; give the pool its URL instead")
+    if ":" in name or "/" in name:
+        raise ValueError(f"name must be a domain name without scheme and port, got {name!r}")
     normalized = _load_resolver().normalize(name)
     if normalized is None:
         raise ValueError(f"name must be a domain name, got {name!r}")

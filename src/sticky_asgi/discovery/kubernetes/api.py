@@ -91,6 +91,7 @@ class ApiServer:
 
     def own_namespace(self) -> str:
         """The namespace we run in. Raises DiscoveryError outside of a cluster."""
+        _own_url()  # Where there is no cluster, that is what is to be said, and not of a file.
         return _read(ACCOUNT / "namespace")
 
     @asynccontextmanager
@@ -144,7 +145,7 @@ def _own_url() -> str:
     if not host:
         raise DiscoveryError(
             "kubernetes: KUBERNETES_SERVICE_HOST is not set, so this is no pod of a cluster; "
-            "elsewhere give a url, such as that of `kubectl proxy`"
+            "elsewhere give a url, such as that of `kubectl proxy`, and the namespace"
         )
     return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
@@ -256,6 +257,12 @@ def _translated(what: str) -> Iterator[None]:
         yield
     except TimeoutError:
         raise DiscoveryError(f"{what}: no answer within {ANSWER_TIMEOUT:g} seconds") from None
+    except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+        url = exc.request.url
+        reason = shorten(str(exc)) or type(exc).__name__
+        raise DiscoveryError(
+            f"{what}: no connection to {url.scheme}://{url.netloc.decode('ascii')}: {reason}"
+        ) from exc
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as exc:
         raise DiscoveryError(f"{what}: {shorten(str(exc)) or type(exc).__name__}") from exc
 

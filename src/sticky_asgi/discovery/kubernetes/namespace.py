@@ -98,7 +98,9 @@ class KubernetesNamespace(Source[tuple[DiscoveredPool, ...]]):
             try:
                 for _ in view.steps():
                     await asyncio.sleep(0)
-                pools[name] = _pool(view, view.service, pools.get(name))
+                # It may be gone by now, which is a change of its own.
+                if (pool := _pool(view, pools.get(name))) is not None:
+                    pools[name] = pool
             except Unusable as exc:
                 remarks = (*remarks, str(exc))
             copy.say(name, remarks)
@@ -116,7 +118,11 @@ def _is_annotated(service: Service) -> bool:
     return any(key.startswith(PREFIXES) for key in (*service.annotations, *service.labels))
 
 
-def _pool(view: ServiceBackends, service: Service, before: DiscoveredPool | None) -> DiscoveredPool:
+def _pool(view: ServiceBackends, before: DiscoveredPool | None) -> DiscoveredPool | None:
+    """The pool that a Service makes; None if there is no Service."""
+    service = view.service
+    if service is None:
+        return None
     snapshot, reading = view.snapshot(), service.reading
     routes = reading.routes or (RouteHint(path=f"/{service.name}"),)
     if (

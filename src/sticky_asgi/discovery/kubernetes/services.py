@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from ...checks import check_type, is_int
 from .annotations import Reading, read_annotations
 
 #: What the Gateway API and Traefik make of `appProtocol`.
@@ -84,7 +85,7 @@ def read_service(item: Mapping[str, Any], before: Service | None = None) -> Serv
         made = Service(
             name=metadata["name"],
             ports=tuple(
-                ServicePort(port.get("name") or "", int(port["port"]), port.get("appProtocol"))
+                _read_port(port)
                 for port in spec.get("ports") or ()
                 if (port.get("protocol") or "TCP") == "TCP"
             ),
@@ -101,6 +102,15 @@ def read_service(item: Mapping[str, Any], before: Service | None = None) -> Serv
     except (AttributeError, IndexError, KeyError, TypeError) as exc:
         raise ValueError(f"{type(exc).__name__}: {exc}") from None
     return before if made == before else made
+
+
+def _read_port(port: Mapping[str, Any]) -> ServicePort:
+    made = ServicePort(port.get("name") or "", port["port"], port.get("appProtocol"))
+    check_type("name", made.name, str)
+    check_type("appProtocol", made.app_protocol, str, None)
+    if not is_int(made.number):
+        raise ValueError(f"port must be a number, got {made.number!r}")
+    return made
 
 
 def _reading(
@@ -121,7 +131,7 @@ def _reading(
     held = {
         warning.key: before.understood[warning.key]
         for warning in reading.warnings
-        if warning.key in annotations and warning.key in before.understood
+        if not warning.is_heeded and warning.key in annotations and warning.key in before.understood
     }
     understood = {**annotations, **held}
     for key in held:
@@ -164,7 +174,8 @@ def choose_port(
     there = ", ".join(map(str, service.ports)) or "none"
     if wanted is None:
         raise Unusable(f"port must be given, as one of its TCP ports: {there}")
-    raise Unusable(f"there is no TCP port {wanted!r} among its ports: {there}")
+    hint = "; a number has no quotes" if isinstance(wanted, str) and wanted.isdigit() else ""
+    raise Unusable(f"there is no TCP port {wanted!r} among its ports: {there}{hint}")
 
 
 def scheme_of(service: Service, port: ServicePort) -> tuple[str, str | None]:

@@ -29,11 +29,13 @@ class Remark:
         key: The annotation, in full.
         value: What it is set to.
         message: What is wrong with it, what is done instead, and where there is one, the remedy.
+        is_heeded: Whether what it says is in force all the same. Default False.
     """
 
     key: str
     value: str
     message: str
+    is_heeded: bool = False
 
     def __str__(self) -> str:
         shown = self.value if len(self.value) <= _SHOWN else self.value[:_SHOWN] + "…"
@@ -100,9 +102,9 @@ class Findings:
         if first.value != value:
             self.warn(key, f"ignored: {first.key} says otherwise and comes first")
 
-    def warn(self, key: str, message: str) -> None:
+    def warn(self, key: str, message: str, *, is_heeded: bool = False) -> None:
         """Tell the operator."""
-        self.warnings.append(Remark(key, self.texts[key], message))
+        self.warnings.append(Remark(key, self.texts[key], message, is_heeded))
 
     def note(self, key: str, message: str) -> None:
         """Tell whoever looks for the details."""

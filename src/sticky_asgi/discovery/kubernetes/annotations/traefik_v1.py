@@ -85,7 +85,7 @@ def _keys_of(findings: Findings) -> Iterator[tuple[str, str]]:
 
 def _read_oldest(findings: Findings) -> None:
     findings.read(_OLDEST, "sticky", _to_old_bool)
-    findings.warn(_OLDEST, f'out of date: write {_TRAEFIK}affinity: "true"')
+    findings.warn(_OLDEST, f'out of date: write {_TRAEFIK}affinity: "true"', is_heeded=True)
     claim = findings.claims.get("sticky")
     if claim is not None and claim.key == _OLDEST:
         findings.defaults["name"] = _OLDEST_NAME
