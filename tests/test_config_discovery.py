@@ -716,3 +716,9 @@ def test_load_takes_paths_from_the_files_folder(tmp_path: Path) -> None:
             assert ids(gateway.pools[0]) == ["a:1"]
 
     running(main)
+
+
+@pytest.mark.parametrize("pools", ["", "pools: null", "pools: {}"])
+def test_routes_lead_to_pools_of_the_file_only(pools: str) -> None:
+    text = f"{pools}\nroutes: [{{pool: web}}]\ndiscovery: {{kubernetes: {{}}}}"
+    assert "2: routes[0].pool: there is no pool 'web' in this file" in problems(text)

@@ -308,7 +308,8 @@ def _wrong_references(source: Source) -> Iterator[tuple[KeyPath, str]]:
     """What only shows in the file as a whole; looked up in what it says, wrong or not."""
     yield from _twice(source.data, source)
     pools, routes = source.data.get("pools"), source.data.get("routes")
-    if source.data.get("discovery") is None and pools in (None, {}):
+    finds, has_none = source.data.get("discovery") is not None, pools in (None, {})
+    if has_none and not finds:
         missing = "pools" not in source.data
         yield ("pools",), "is missing" if missing else "must not be empty"
     names = list(pools) if isinstance(pools, dict) else []
@@ -317,8 +318,13 @@ def _wrong_references(source: Source) -> Iterator[tuple[KeyPath, str]]:
         yield path, "routes is missing: with several pools it says which paths go where"
     for index, route in enumerate(routes if isinstance(routes, list) else ()):
         pool = route.get("pool") if isinstance(route, dict) else None
-        if isinstance(pool, str) and names and pool not in names:
+        if not isinstance(pool, str) or pool in names:
+            continue
+        if names:
             yield ("routes", index, "pool"), f"there is no pool {pool!r}{nearest(pool, names)}"
+        elif has_none and finds:
+            # Those that are found have routes of their own.
+            yield ("routes", index, "pool"), f"there is no pool {pool!r} in this file"
 
 
 def _twice(data: Any, source: Source | None) -> Iterator[tuple[KeyPath, str]]:

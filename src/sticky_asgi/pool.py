@@ -21,7 +21,7 @@ from .affinity import Affinity, AffinityStatus, AnnotatedCookie, Resolution
 from .backend import Backend, BackendState, Health, Intent
 from .balancers import Balancer, RoundRobin
 from .checks import check_object, check_type, is_amount
-from .events import BackendsReplaced, HealthChanged, PoolEvent
+from .events import BackendsReplaced, DiscoveryRecovered, HealthChanged, PoolEvent
 from .exceptions import (
     BackendsBusy,
     NoBackendAvailable,
@@ -374,12 +374,7 @@ class Pool:
             self._intents.forget_wishes(self._states.values(), "its header is not read any more")
         self.drain_header = other.drain_header
         self._adopt_discovery(other)
-        try:
-            self.visitors.declare(other.visitors.declared)
-        except ValueError as exc:
-            # The rest of the new configuration is as good as it was.
-            self.watch_status.fail(str(exc))
-            logger.warning("pool %s: the affinity cookie stays what it was: %s", self.name, exc)
+        self._adopt_affinity(other)
         self._use_health_policies()
         self.policies_version += 1
         if other.discovery is None:
@@ -397,6 +392,19 @@ class Pool:
         # Stale backends are better than none, and no reason to be not ready.
         self.watch_status.has_snapshot = status.has_snapshot or bool(self._states)
         self.visitors.expect_another_source()
+
+    def _adopt_affinity(self, other: Pool) -> None:
+        fault, status = self.visitors.fault, self.watch_status
+        try:
+            self.visitors.declare(other.visitors.declared)
+        except ValueError as exc:
+            # The rest of the new configuration is as good as it was.
+            status.fail(str(exc))
+            logger.warning("pool %s: the affinity cookie stays what it was: %s", self.name, exc)
+        else:
+            # The source may say nothing for long, and what it has said is in force now.
+            if fault is not None and fault == status.error:
+                self.tell(DiscoveryRecovered(pool=self.name, failures=status.recover()))
 
     def _use_health_policies(self) -> None:
         statuses = () if self.ejection is None else self.ejection.statuses

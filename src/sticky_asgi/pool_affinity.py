@@ -37,6 +37,7 @@ class PoolAffinity:
         current: What is in force; None: every request is a new session.
         announces: Whether backends are told the status.
         makes_private: Whether cacheable responses that bind a visitor are marked private.
+        fault: Why the source's word of it is not in force; None: it is, or there is none.
     """
 
     __slots__ = (
@@ -49,6 +50,7 @@ class PoolAffinity:
         "announces",
         "current",
         "declared",
+        "fault",
         "makes_private",
     )
 
@@ -57,6 +59,7 @@ class PoolAffinity:
         #: What the source has said, and whether all of that is in force, or of no concern.
         self._settings: CookieSettings | None = None
         self._is_heard = False
+        self.fault: str | None = None
         self._use(None)
         self.declared: Affinity | AnnotatedCookie | None = None
         self.declare(declared)
@@ -68,6 +71,7 @@ class PoolAffinity:
             ValueError: What the source has said contradicts it; then the cookie is what it was.
         """
         before, self.declared = self.declared, declared
+        self.fault = None
         if not isinstance(declared, AnnotatedCookie):
             self._use(declared)
             return
@@ -77,8 +81,8 @@ class PoolAffinity:
             return
         try:
             self._use(declared.make(self._settings))
-        except ValueError:
-            self._is_heard = False
+        except ValueError as exc:
+            self._is_heard, self.fault = False, str(exc)
             raise
 
     def expect_another_source(self) -> None:
@@ -94,10 +98,15 @@ class PoolAffinity:
         if self._is_heard and settings == self._settings:
             return False
         self._settings, self._is_heard = settings, False
+        self.fault = None
         if not isinstance(self.declared, AnnotatedCookie):
             self._is_heard = True
             return False
-        cookie = self.declared.make(settings)
+        try:
+            cookie = self.declared.make(settings)
+        except ValueError as exc:
+            self.fault = str(exc)
+            raise
         self._is_heard = True
         before = self._cookie_name()
         self._use(cookie)

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from sticky_asgi import (
+    AnnotatedCookie,
     BackendsReplaced,
+    CookieSettings,
     DiscoveryError,
     DiscoveryFailed,
     DiscoveryRecovered,
@@ -511,3 +513,28 @@ def test_a_fault_of_a_policy_is_told_and_the_next_word_heard(
             assert len(source.began) == 1
 
     run_virtually(main)
+
+
+@virtually
+async def test_a_reload_that_puts_the_cookie_right_ends_the_failure() -> None:
+    """The source need not say again what was right."""
+    source = Scripted(snapshot("a", affinity=CookieSettings(same_site="none")))
+    secret = "a secret of some length"
+
+    def made(**options: Any) -> Pool:
+        return Pool("shop", discovery=source, affinity=AnnotatedCookie(secret, **options))
+
+    pool = made(secure=False)
+    heard = Recorder(pool)
+    async with watching(pool) as watcher:
+        await watcher.wait_for_start()
+        assert pool.watch_status.error is not None
+        pool.adopt(made())
+        assert pool.affinity is not None
+        assert pool.watch_status.error is None
+        assert heard.events[-1] == DiscoveryRecovered(pool="shop", failures=1)
+        pool.adopt(made(secure=False))
+        source.say(DiscoveryError("away"))
+        await asyncio.sleep(0.1)
+        pool.adopt(made())
+        assert pool.watch_status.error == "away", "that is no affair of the cookie"
