@@ -149,7 +149,7 @@ def test_what_is_off_takes_everything_below_with_it(switch: str) -> None:
     assert given_by(on | {V2 + switch: "TRUE"}) == {"name": "a"}
     assert given_by(on | {V2 + switch: ""}) == {"name": "a"}
     assert given_by(on | {V2 + switch: "false"}) is None
-    assert warned(on | {V2 + switch: "no"}, V2 + switch, "it means off") is None
+    assert warned(on | {V2 + switch: "no"}, V2 + switch, "which means off") is None
 
 
 def test_sticky_alone_is_no_cookie() -> None:

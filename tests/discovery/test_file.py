@@ -364,6 +364,28 @@ def test_what_is_wrong_once_more_is_told_once_more(file: Path) -> None:
     run(main)
 
 
+def test_each_of_several_watches_is_told(file: Path) -> None:
+    """Two pools may share a source, and one of them may begin later."""
+
+    async def main() -> None:
+        source = File(file, look_every=NEVER)
+        file.write_text("wrong")
+        with pytest.raises(DiscoveryError):
+            async with watch(source) as snapshots:
+                await anext(snapshots)
+        async with watch(source) as snapshots:
+            waits = asyncio.ensure_future(anext(snapshots))
+            await asyncio.sleep(0.1)
+            with pytest.raises(DiscoveryError):
+                async with watch(source) as others:
+                    await asyncio.wait_for(anext(others), 5)
+            assert not waits.done()
+            file.write_text("[]")
+            assert ids(await waits) == []
+
+    run(main)
+
+
 def test_each_event_loop_is_told(file: Path) -> None:
     source = File(file)
 

@@ -96,10 +96,14 @@ def test_a_service_without_annotations_is_no_pool() -> None:
         run(main)
 
 
-def test_an_empty_namespace() -> None:
+def test_an_empty_namespace(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        async with following(source(k8s).watch_pools()) as told:
+        async with following(source(k8s, selector="!tier").watch_pools()) as told:
             assert await told.next() == ()
+            assert messages(caplog) == [
+                "kubernetes: services in namespace shop, selector '!tier': "
+                "none has an annotation that is known here"
+            ]
             k8s.fake.create(service("web", namespace="shop", annotations=ARTICLE))
             assert [pool.name for pool in await told.next()] == ["web"]
 

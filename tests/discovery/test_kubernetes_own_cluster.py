@@ -58,8 +58,9 @@ def test_a_pod_needs_no_settings(
 def test_outside_of_a_cluster(account: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         (account / "namespace").unlink()
-        for options in ({}, {"namespace": "shop"}):
-            error = str(await failure_of(KubernetesService("web", **options).watch()))
+        for namespace in (None, "shop"):
+            source = KubernetesService("web", namespace=namespace)
+            error = str(await failure_of(source.watch()))
             assert "KUBERNETES_SERVICE_HOST is not set" in error
             assert "give a url, such as that of `kubectl proxy`, and the namespace" in error
         monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")

@@ -54,7 +54,7 @@ class File:
     path: str | os.PathLike[str]
     _: KW_ONLY
     look_every: float = 5.0
-    #: What was wrong the last time, in each event loop.
+    #: What was wrong when a watch failed, in each event loop, for the watch that follows it.
     _wrong: WeakKeyDictionary[asyncio.AbstractEventLoop, _Content] = field(
         default_factory=WeakKeyDictionary, init=False, compare=False, repr=False
     )
@@ -87,8 +87,8 @@ class File:
 
         loop = asyncio.get_running_loop()
         # What was wrong already is wrong still: to say so again helps nobody, and while the
-        # caller paused after it a file that is right would wait.
-        known = self._wrong.get(loop)
+        # caller paused after it a file that is right would wait. Whoever else watches is told.
+        known = self._wrong.pop(loop, None)
         async with aclosing(watch_file(Path(self.path), self.look_every)) as looks:
             async for _ in looks:
                 content = await asyncio.to_thread(self._read)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator
 
@@ -12,8 +13,11 @@ from ...checks import check_type
 from ..found import DiscoveredPool, RouteHint
 from .api import ApiServer
 from .backends import Choice, Identity, ServiceBackends
+from .copy import Copy
 from .services import Service, Unusable
 from .source import Memory, Source, is_other
+
+logger = logging.getLogger("sticky_asgi.discovery")
 
 #: Whose annotations make a pool of a Service.
 PREFIXES = (
@@ -104,7 +108,20 @@ class KubernetesNamespace(Source[tuple[DiscoveredPool, ...]]):
             except Unusable as exc:
                 remarks = (*remarks, str(exc))
             copy.say(name, remarks)
+        if memory.told is None:
+            self._say_if_none(copy)
         return tuple(pools[name] for name in sorted(pools))
+
+    def _say_if_none(self, copy: Copy) -> None:
+        """There may be no such namespace: the API server does not say so, its lists are empty."""
+        services = [view.service for view in copy.views.values() if view.service is not None]
+        if not any(map(_is_annotated, services)):
+            selector = "" if self.selector is None else f", selector {self.selector!r}"
+            logger.warning(
+                "kubernetes: services in namespace %s%s: none has an annotation that is known here",
+                copy.namespace,
+                selector,
+            )
 
     def _is_news(self, before: tuple[DiscoveredPool, ...], now: tuple[DiscoveredPool, ...]) -> bool:
         return list(map(id, before)) != list(map(id, now))

@@ -18,6 +18,4 @@ def warn_of_name(findings: Findings) -> None:
     """Say so where the cookie's name is not what the annotation says."""
     claim = findings.claims.get("name")
     if claim is not None and claim.key is not None and claim.value != findings.texts[claim.key]:
-        findings.warn(
-            claim.key, f"the cookie's name is {claim.value!r}: no other characters can be"
-        )
+        findings.warn(claim.key, f"no cookie can have this name, only one such as {claim.value!r}")

@@ -92,5 +92,5 @@ def _keys_of(annotations: Mapping[str, str]) -> Sequence[tuple[str, str]]:
 def _is_on(findings: Findings, key: str) -> bool:
     text = findings.texts[key].lower()
     if text not in ("true", "false", ""):
-        findings.warn(key, 'neither "true" nor empty: it means off, as in Traefik')
+        findings.warn(key, 'neither "true" nor empty, which means off in Traefik')
     return text in ("true", "")
