@@ -31,7 +31,9 @@ PYTEST_OPTIONS ?= --numprocesses 3 --dist loadfile
 KUBECTL_IGNORE := --ignore=tests/test_kubernetes_manifests.py --ignore-glob='*_kubectl.py'
 # What asks no library for anything, and what takes its time to say the same once more.
 FLOOR_ALIKE := --ignore=tests/balancers --ignore=tests/health --ignore=tests/testing \
-	--ignore=tests/test_chaos.py --ignore=tests/test_websocket_chaos.py
+	--ignore=tests/test_chaos.py --ignore=tests/test_websocket_chaos.py \
+	--ignore=tests/discovery/test_kubernetes_gateway.py \
+	--ignore=tests/discovery/test_kubernetes_recovery.py
 # Tests of the documentation and the examples need FastAPI, which needs a newer Starlette. What
 # `uvicorn_websocket` is made of came with uvicorn 0.35. kmock is of the extra `dev`.
 FLOOR_IGNORE := --ignore-glob='*test_docs*' --ignore-glob='*test_examples*' \
