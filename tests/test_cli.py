@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import re
 import signal
@@ -26,7 +27,7 @@ from sticky_asgi import RequestInfo, SignedCookie
 from sticky_asgi.cli import cli
 from sticky_asgi.config import parse
 from sticky_asgi.listening import listening
-from sticky_asgi.serving import Settings, create_app
+from sticky_asgi.serving import LOGGING, Settings, create_app
 from sticky_asgi.testing import FakeKubernetes
 from sticky_asgi.testing.kubernetes import endpoint, endpoint_slice, service
 from tests import servers
@@ -54,6 +55,18 @@ def invoke(*args: str) -> Result:
         {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
     )
     return CliRunner(**apart).invoke(cli, args)
+
+
+@pytest.fixture
+def logging_stays() -> Iterator[None]:
+    """Undo what a server that was about to start has set, for the tests that come after."""
+    loggers = [logging.getLogger(name) for name in LOGGING["loggers"]]
+    before = [(one.level, one.propagate, one.handlers[:]) for one in loggers]
+    yield
+    for one, (level, propagate, handlers) in zip(loggers, before, strict=True):
+        one.setLevel(level)
+        one.propagate = propagate
+        one.handlers[:] = handlers
 
 
 def write(
@@ -790,6 +803,7 @@ def test_a_pipe_is_no_configuration_file(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("logging_stays")
 @pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example"])
 def test_a_host_that_is_no_name(file: Path, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signal, "signal", lambda *_: None)
