@@ -71,7 +71,11 @@ def ask(front: Front, headers: Any = ()) -> RawResponse:
     with RawClient(front.port) as client:
         client.send(handshake(headers=headers))
         answer = client.read_head()
-        return answer if answer.status == 101 else client.read_body(answer)
+        if answer.status != 101:
+            client.read_body(answer)
+            # Older servers fail to end between the last byte and the end of the connection.
+            client.wait_closed()
+        return answer
 
 
 def talk(client: ClientConnection) -> str | bytes:
