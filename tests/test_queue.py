@@ -20,6 +20,7 @@ from sticky_asgi import (
     Intent,
     Limits,
     Pool,
+    Retry,
     SignedCookie,
 )
 from sticky_asgi.affinity import OnLost
@@ -425,6 +426,71 @@ def test_a_repeated_request_waits_for_a_full_backend(http: HttpImplementation, l
             gated.release(b"/a")
             assert waiting.result(10).body == held.result(10).body == b"a"
             assert backend.requests[-1].body == b"abc"
+
+
+def test_a_repeat_waits_no_longer_than_it_may_be_made() -> None:
+    gated = Gated("a")
+    with refusing_port() as port, RawBackend(gated.handler) as backend:
+        pool = Pool(
+            "shop",
+            [f"http://127.0.0.1:{port}", Backend(backend.url, max_requests=1)],
+            balancer=First(),
+            limits=PATIENT,
+            retry=Retry(total_timeout=0.2),
+        )
+        with ThreadPoolExecutor(1) as threads, watched(pool) as front:
+            held = threads.submit(front.request, "GET", b"/held")
+            eventually(lambda: gated.served == [b"/held"])
+            assert front.request("POST", b"/again").status == 502
+            event = front.event()
+            assert (event.attempts, type(event.error)) == (1, ConnectError)
+            gated.release(b"/held")
+            assert held.result(10).body == b"a"
+            assert gated.served == [b"/held"]
+
+
+def test_who_is_no_repeat_waits_as_long_as_anybody() -> None:
+    gated = Gated("a")
+    with RawBackend(gated.handler) as backend:
+        pool = Pool(
+            "shop",
+            [Backend(backend.url, max_requests=1)],
+            limits=PATIENT,
+            retry=Retry(total_timeout=0.000001),
+        )
+        with ThreadPoolExecutor(2) as threads, watched(pool) as front:
+            held = threads.submit(front.request, "GET", b"/held")
+            eventually(lambda: gated.served == [b"/held"])
+            waiting = threads.submit(front.request, "GET", b"/first")
+            eventually(lambda: pool.queued == 1)
+            gated.release(b"/held", b"/first")
+            assert held.result(10).status == waiting.result(10).status == 200
+
+
+def test_who_waits_for_a_backend_that_goes_asks_the_one_that_has_refused() -> None:
+    """Nobody else is left, as if there had never been another."""
+    busy, back = Gated("busy"), Gated("back")
+    back.release(b"/again")
+    with RawBackend(back.handler) as refusing:
+        pass
+    with RawBackend(busy.handler) as backend:
+        pool = Pool(
+            "shop",
+            [Backend(refusing.url, id="back"), Backend(backend.url, id="busy", max_requests=1)],
+            balancer=First(),
+            limits=PATIENT,
+            retry=Retry(attempts=100, backoff=0.01),
+        )
+        with ThreadPoolExecutor(2) as threads, watched(pool) as front:
+            held = threads.submit(front.request, "GET", b"/held")
+            eventually(lambda: busy.served == [b"/held"])
+            waiting = threads.submit(front.request, "POST", b"/again")
+            eventually(lambda: pool.queued == 1)
+            with RawBackend(back.handler, port=refusing.port):
+                front.do(pool.set_intent, "busy", Intent.DOWN)
+                assert waiting.result(10).body == b"back"
+            busy.release(b"/held")
+            assert held.result(10).body == b"busy"
 
 
 def test_a_backend_never_has_more_than_it_may(http: HttpImplementation, lane: Lane) -> None:

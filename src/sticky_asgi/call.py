@@ -146,11 +146,12 @@ class Call:
             try:
                 lease = self._pick(inbound, resolution)
             except BackendsBusy:
-                lease = await self._wait_for_turn(inbound, resolution, failure)
+                turn = await self._wait_for_turn(inbound, resolution, failure)
+                if turn is None:
+                    continue
+                lease = turn
             except NoBackendAvailable as exc:
-                if not self._may_ask_again(resolution):
-                    raise _verdict(failure, exc) from None
-                await asyncio.sleep(self.pool.retry.pause(self.attempts))
+                await self._ask_again(resolution, failure, exc)
                 continue
             with lease as state:
                 if failure is not None and self._is_too_late():
@@ -220,6 +221,14 @@ class Call:
                 raise  # It is not ours.
             raise ResponseTimeout(f"no answer within the {seconds:g} seconds of a try") from None
 
+    async def _ask_again(
+        self, resolution: Resolution, failure: UpstreamError | None, exc: NoBackendAvailable
+    ) -> None:
+        """Those who have refused may be picked again, after a pause. Raises if there are none."""
+        if not self._may_ask_again(resolution):
+            raise _verdict(failure, exc) from None
+        await asyncio.sleep(min(self.pool.retry.pause(self.attempts), self._time_left()))
+
     def _may_ask_again(self, resolution: Resolution) -> bool:
         """Whether those who have refused are to get the request once more, for want of others."""
         if not self.refused:
@@ -278,11 +287,14 @@ class Call:
 
     async def _wait_for_turn(
         self, request: RequestInfo, resolution: Resolution, failure: UpstreamError | None
-    ) -> Lease:
-        """A backend that is busy now; for a visitor whose own stays busy, another one."""
+    ) -> Lease | None:
+        """A backend that is busy now; for a visitor whose own stays busy, another one.
+
+        Returns None when they have gone meanwhile, and those who have refused are to be asked.
+        """
         try:
             try:
-                return await self._wait_and_tell(request, resolution)
+                return await self._wait_and_tell(request, resolution, failure)
             except (QueueFull, QueueTimeout):
                 if resolution.status is not AffinityStatus.KEPT:
                     raise
@@ -290,14 +302,19 @@ class Call:
                 with suppress(BackendsBusy):
                     return self._pick(request, resolution)
                 raise
-        except NoBackendAvailable as exc:
+        except (QueueFull, QueueTimeout) as exc:
             raise _verdict(failure, exc) from None
+        except NoBackendAvailable as exc:
+            await self._ask_again(resolution, failure, exc)
+            return None
 
-    async def _wait_and_tell(self, request: RequestInfo, resolution: Resolution) -> Lease:
+    async def _wait_and_tell(
+        self, request: RequestInfo, resolution: Resolution, failure: UpstreamError | None
+    ) -> Lease:
         began = time.perf_counter()
         error: BaseException | None = None
         try:
-            return await self._wait_in_queue(request, resolution)
+            return await self._wait_in_queue(request, resolution, failure)
         except BaseException as exc:
             error = exc
             raise
@@ -329,8 +346,13 @@ class Call:
             self._tell_of_wait(time.perf_counter() - began, error)
             error = None
 
-    async def _wait_in_queue(self, request: RequestInfo, resolution: Resolution) -> Lease:
+    async def _wait_in_queue(
+        self, request: RequestInfo, resolution: Resolution, failure: UpstreamError | None
+    ) -> Lease:
+        """Raises the failure if no backend is free as long as the request may be repeated."""
         pool, loop = self.pool, asyncio.get_running_loop()
+        patience = pool.limits.queue_timeout
+        time_left = math.inf if failure is None else self._time_left()
         served = asyncio.Event()
         waiter = pool.enqueue(
             request,
@@ -340,7 +362,7 @@ class Call:
             exclude=self.tried,
         )
         try:
-            async with asyncio.timeout(pool.limits.queue_timeout):
+            async with asyncio.timeout(min(patience, time_left)):
                 while not served.is_set():
                     # Not wait_for(): that of Python 3.11 may swallow that the client has left.
                     with suppress(TimeoutError):
@@ -350,6 +372,8 @@ class Call:
                     pool.advance()
         except TimeoutError:
             pool.forget(waiter)
+            if failure is not None and time_left < patience:
+                raise failure from None
             raise QueueTimeout(f"no backend of pool {pool.name!r} became free in time") from None
         except BaseException:
             pool.forget(waiter)
