@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
 from sticky_asgi import (
     Backend,
@@ -18,6 +19,7 @@ from sticky_asgi import (
     Event,
     EventListener,
     Gateway,
+    GatewayError,
     Health,
     HealthChanged,
     Intent,
@@ -44,6 +46,7 @@ from tests.servers import (
     response,
     serve,
 )
+from tests.websocket_peers import handshake
 
 OK = responding(response(200, b"fine"))
 
@@ -217,6 +220,48 @@ def test_a_wait_is_told(limits: Limits, error: type[Exception] | None) -> None:
     assert (event.pool, event.method, event.path) == ("shop", "POST", "/late")
     assert event.waited >= 0
     assert type(event.error) is (error or type(None))
+
+
+class Curious:
+    """Keeps the errors of requests, and whether it could be seen where they came from."""
+
+    def __init__(self) -> None:
+        self.errors: list[GatewayError] = []
+        self.has_seen: list[bool] = []
+
+    def on_request(self, event: RequestFinished) -> None:
+        assert event.error is not None
+        self.errors.append(event.error)
+        self.has_seen.append(event.error.__traceback__ is not None)
+
+
+@pytest.mark.parametrize("is_websocket", [False, True], ids=["http", "websocket"])
+def test_a_listener_sees_where_an_error_comes_from(is_websocket: bool) -> None:
+    """And nobody after it: that would hold the request."""
+    curious = Curious()
+    with serve(Gateway({"/": Pool("shop", [])}, listeners=[curious])) as server:
+        with RawClient(server.port) as client:
+            client.send(handshake() if is_websocket else encode_request())
+            assert client.read_response().status == 503
+        eventually(lambda: bool(curious.errors))
+    assert curious.has_seen == [True]
+    assert curious.errors[0].__traceback__ is None
+
+
+def test_a_server_that_aborts_a_response_may_say_where_the_error_comes_from() -> None:
+    curious = Curious()
+
+    def dies(connection: Connection) -> None:
+        connection.read_request()
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+
+    with RawBackend(dies) as backend:
+        gateway = Gateway({"/": Pool("shop", [backend.url])}, listeners=[curious])
+        with TestClient(gateway) as client, pytest.raises(GatewayError) as caught:
+            client.get("/")
+    assert curious.has_seen == [True]
+    assert curious.errors == [caught.value]
+    assert "forward_http.py" in {Path(entry.path).name for entry in caught.traceback}
 
 
 # Files

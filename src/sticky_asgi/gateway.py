@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -249,7 +250,6 @@ class Gateway:
             await call.run(route, runtime.clients)
         except ClientDisconnected as exc:
             error = exc
-            forget_frames(exc)
         except GatewayError as exc:
             error = exc
             level = logging.INFO if exc.side == "client" else logging.WARNING
@@ -259,11 +259,14 @@ class Gateway:
             elif scope["type"] == "http":
                 # Only an exception makes a server abort a response that has begun.
                 raise
-            forget_frames(exc)
         finally:
             if self.listeners.of_requests:
                 tell(self.listeners.of_requests, call.finished(error))
-            error = None
+            if error is not None:
+                # Where it came from is in the log of a server that has to abort the response.
+                if error is not sys.exception():
+                    forget_frames(error)
+                error = None
 
     async def refuse(self, error: GatewayError, scope: Scope, receive: Receive, send: Send) -> int:
         """Answer a request with an error of the gateway's own, without any affinity cookie."""
