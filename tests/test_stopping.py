@@ -7,9 +7,11 @@ import logging
 import os
 import signal
 import threading
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
+from starlette.types import Message
 
 from sticky_asgi import Backend, Gateway, Pool
 from sticky_asgi.admin import StatusEndpoints
@@ -48,12 +50,43 @@ def test_endpoints(method: str, path: str, is_ready: bool, status: int) -> None:
         pytest.param("http", "/-/s", True, id="itself"),
         pytest.param("http", "/-/sx", False, id="another name"),
         pytest.param("http", "/", False, id="elsewhere"),
-        pytest.param("websocket", "/-/s/live", False, id="a websocket"),
+        pytest.param("websocket", "/-/s/live", True, id="a websocket"),
+        pytest.param("websocket", "/", False, id="a websocket elsewhere"),
     ],
 )
 def test_what_is_kept_from_the_routes(kind: str, path: str, expected: bool) -> None:
     endpoints = StatusEndpoints("/-/s", lambda: None)
     assert endpoints.handles({"type": kind, "path": path}) is expected
+
+
+@pytest.mark.parametrize(
+    ("extensions", "expected"),
+    [
+        pytest.param({"websocket.http.response": {}}, 404, id="with a status"),
+        pytest.param({}, 403, id="by a server that has no other"),
+    ],
+)
+def test_a_websocket_is_refused(extensions: dict[str, Any], expected: int) -> None:
+    messages: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        messages.append(message)
+
+    endpoints = StatusEndpoints("/-/s", lambda: None)
+    scope = {"type": "websocket", "path": "/-/s/live", "headers": [], "extensions": extensions}
+    asyncio.run(endpoints(scope, receive, send))
+    if expected == 404:
+        assert [message["type"] for message in messages] == [
+            "websocket.http.response.start",
+            "websocket.http.response.body",
+        ]
+        assert messages[0]["status"] == 404
+    else:
+        # ASGI: a server answers 403 to a handshake that is closed without having been accepted.
+        assert messages == [{"type": "websocket.close", "code": 1000}]
 
 
 @pytest.mark.parametrize("path", ["", "sticky", "/", "/sticky/"])

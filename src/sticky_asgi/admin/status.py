@@ -12,6 +12,9 @@ from collections.abc import Callable
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
+from ..error_response import default_error_response, send_error
+from ..exceptions import NoRoute
+
 
 class StatusEndpoints:
     """`{path}/live` and `{path}/ready`, to be asked before the routes.
@@ -39,10 +42,14 @@ class StatusEndpoints:
     def handles(self, scope: Scope) -> bool:
         """Whether a request is for this and not for a route."""
         path: str = scope["path"]
-        return scope["type"] == "http" and (path.startswith(self._prefix) or path == self.path)
+        return path.startswith(self._prefix) or path == self.path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._response(scope)(scope, receive, send)
+        if scope["type"] == "websocket":
+            error = NoRoute("no WebSocket is opened here")
+            await send_error(error, default_error_response, scope, receive, send)
+        else:
+            await self._response(scope)(scope, receive, send)
 
     def _response(self, scope: Scope) -> PlainTextResponse:
         name = scope["path"].removeprefix(self._prefix)
