@@ -39,8 +39,8 @@ LAYERS = (
         "websocket_options",
     ),
     ("balancers", "affinity", "health", "retries", "retry_budget", "events", "intents", "snapshot"),
-    ("groups", "lease", "pool", "pool_affinity", "waiting_queue"),
-    ("upstream", "error_response", "lifespan", "routes"),
+    ("groups", "lease", "observers", "pool", "pool_affinity", "waiting_queue"),
+    ("closing", "upstream", "error_response", "lifespan", "routes"),
     (
         "client_body",
         "exchange",

@@ -14,8 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol
-from weakref import WeakSet
+from typing import Any, Literal
 
 from .affinity import Affinity, AffinityStatus, AnnotatedCookie, Resolution
 from .backend import Backend, BackendState, Health, Intent
@@ -42,6 +41,7 @@ from .health import (
 from .intents import IntentKeeper
 from .lease import Lease
 from .limits import Limits
+from .observers import Observers
 from .pool_affinity import PoolAffinity
 from .request import RawHeaders, RequestInfo
 from .retries import Retry
@@ -55,14 +55,6 @@ from .websocket_options import WebSocketOptions
 logger = logging.getLogger("sticky_asgi")
 
 _NOTHING_TRIED: frozenset[str] = frozenset()
-
-
-class PoolObserver(Protocol):
-    """Somebody who has to act on what becomes of a pool."""
-
-    def observe(self, pool: Pool, event: PoolEvent) -> None:
-        """Something has changed. Called in the thread that has changed it."""
-        ...
 
 
 class Pool:
@@ -240,7 +232,7 @@ class Pool:
         #: How they are bound to backends.
         self.visitors = PoolAffinity(self, affinity)
         #: Told of every change, for as long as they live.
-        self.observers: WeakSet[PoolObserver] = WeakSet()
+        self.observers = Observers()
         self._states: dict[str, BackendState] = {}
         self._departed: dict[str, BackendState] = {}
         self._replacing = threading.Lock()
@@ -487,7 +479,7 @@ class Pool:
 
     def tell(self, event: PoolEvent) -> None:
         """Tell everyone who observes the pool."""
-        for observer in tuple(self.observers):
+        for observer in self.observers:
             observer.observe(self, event)
 
     # Health: what was observed. The keeper makes up its mind; here it is put in force.
