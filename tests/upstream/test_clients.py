@@ -231,6 +231,27 @@ def test_only_the_pools_of_the_routes_are_kept() -> None:
         clients.keep_only((stays,))
         assert client_of(clients, stays, "a:80") is kept
         assert client_of(clients, goes, "a:80") is not dropped
+        assert repr(clients) == "<Clients of 1 pools>"
+        clients.keep_only((stays, goes))
+        assert client_of(clients, goes, "a:80") is client_of(clients, goes, "a:80")
         await clients.aclose()
 
     run(main())
+
+
+def test_a_request_that_outlives_its_pool_leaves_no_connection(no_leaks: None) -> None:
+    """Such as a repeat, made when its pool has left the configuration."""
+    with servers.RawBackend(servers.responding(servers.response(200, b"ok"))) as backend:
+
+        async def main() -> None:
+            clients = Clients()
+            clients.keep_only(())
+            client = client_of(clients, Pool("p", [Backend(backend.url, id="a")]), "a")
+            assert isinstance(client, Http1Client)
+            assert await ask(client) == b"ok"
+            assert client.idle == 0
+            await asyncio.to_thread(backend.connection().done.wait, 5)
+            assert backend.open_connections == 0
+            await clients.aclose()
+
+        run(main())

@@ -6,12 +6,12 @@ several event loops, one after another or side by side.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from ..backend import Backend
+from ..closing import Closing
 from ..pool import Pool
 from .asgi import AsgiClient
 from .client import UpstreamClient
@@ -93,39 +93,48 @@ class Clients:
         self._buffer = memoryview(bytearray(READ_SIZE))
         self._heads = remembered_heads()
         self._pools: dict[Pool, _PoolClients] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        #: The only ones whose clients are held. None: nobody has said.
+        self._kept: tuple[Pool, ...] | None = None
+        self._closing = Closing()
 
     def get(self, pool: Pool, backend: Backend) -> UpstreamClient:
         """The client for a backend of a pool."""
         clients = self._pools.get(pool)
         if clients is None:
+            if self._kept is not None and pool not in self._kept:
+                return self._open_for_one(pool, backend)
             clients = self._pools[pool] = _PoolClients(pool)
         elif clients.version != pool.version:
             for client in clients.retire_stale():
-                self._close_soon(client)
+                self._closing.begin(client.aclose())
         held = clients.by_id.get(backend.id)
         if held is not None:
             return held[1]
-        client = open_client(pool, backend, self._app_states, self._buffer, self._heads)
+        client = self._open(pool, backend)
         clients.by_id[backend.id] = (backend, client)
         return client
 
-    def _close_soon(self, client: UpstreamClient) -> None:
-        task = asyncio.get_running_loop().create_task(client.aclose())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+    def _open(self, pool: Pool, backend: Backend) -> UpstreamClient:
+        return open_client(pool, backend, self._app_states, self._buffer, self._heads)
+
+    def _open_for_one(self, pool: Pool, backend: Backend) -> UpstreamClient:
+        """A client for a request that goes on after its pool has left: nothing stays of it."""
+        client = self._open(pool, backend)
+        # One that is closed still sends what it is given, and keeps no connection.
+        self._closing.begin(client.aclose())
+        return client
 
     def keep_only(self, pools: tuple[Pool, ...]) -> None:
-        """Close the clients of every other pool."""
+        """Close the clients of every other pool, from now on as soon as they are made."""
+        self._kept = pools
         for pool in [pool for pool in self._pools if pool not in pools]:
             for _, client in self._pools.pop(pool).by_id.values():
-                self._close_soon(client)
+                self._closing.begin(client.aclose())
 
     async def aclose(self) -> None:
         """Close idle connections now, and the others when their exchanges end."""
         self.keep_only(())
-        if self._closing:
-            await asyncio.wait(self._closing)
+        await self._closing.wait()
 
     def __repr__(self) -> str:
         return f"<Clients of {len(self._pools)} pools>"
