@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from .backend import Backend, BackendState
+from .closing import Closing
 from .exceptions import UpstreamError
 from .health import CheckResult, HealthCheck
 from .pool import Pool
@@ -225,7 +226,7 @@ class Probers:
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
         self._probers: dict[Pool, Prober] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing = Closing()
 
     def follow(self, pools: Iterable[Pool]) -> None:
         """Check the backends of these pools, and of no others."""
@@ -234,15 +235,12 @@ class Probers:
             if pool not in self._probers:
                 self._probers[pool] = Prober(pool, self._clients)
         for pool in [pool for pool in self._probers if pool not in wanted]:
-            task = asyncio.get_running_loop().create_task(self._probers.pop(pool).aclose())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._closing.begin(self._probers.pop(pool).aclose())
 
     async def aclose(self) -> None:
         """Make no more checks."""
         self.follow(())
-        if self._closing:
-            await asyncio.wait(self._closing)
+        await self._closing.wait()
 
     def __repr__(self) -> str:
         return f"<Probers of {len(self._probers)} pools>"

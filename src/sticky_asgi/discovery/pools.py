@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Literal, NamedTuple, Protocol
 
 from ..checks import check_object, check_type
+from ..closing import Closing
 from ..events import DiscoveryFailed, DiscoveryRecovered, Event
 from ..pool import Pool
 from ..routes import Route
@@ -253,7 +254,7 @@ class PoolFollower:
         self._tell = tell
         self._present: tuple[PoolDiscovery, PoolSource] | None = None
         self._follower: Follower[Sequence[DiscoveredPool]] | None = None
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing = Closing()
 
     def look(self) -> None:
         """Follow the present source, and no other."""
@@ -266,9 +267,7 @@ class PoolFollower:
         self._present = present
         if self._follower is not None:
             self._follower.end()
-            task = asyncio.get_running_loop().create_task(self._follower.aclose())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._closing.begin(self._follower.aclose())
             self._follower = None
         if present is not None:
             discovery, source = present
@@ -307,8 +306,7 @@ class PoolFollower:
     async def aclose(self) -> None:
         """Follow nobody any more."""
         self._turn_to(None)
-        if self._closing:
-            await asyncio.wait(self._closing)
+        await self._closing.wait()
 
     def __repr__(self) -> str:
         return f"<PoolFollower of {self._present and self._present[0]!r}>"

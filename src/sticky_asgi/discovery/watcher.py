@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
+from ..closing import Closing
 from ..events import DiscoveryFailed, DiscoveryRecovered
 from ..pool import Pool
 from ..snapshot import Discovery, Snapshot
@@ -93,7 +94,7 @@ class Watchers:
 
     def __init__(self) -> None:
         self._watchers: dict[Pool, Watcher] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing = Closing()
 
     def follow(self, pools: Iterable[Pool]) -> None:
         """Follow the sources of these pools, and of no others."""
@@ -104,9 +105,7 @@ class Watchers:
         for pool in [pool for pool in self._watchers if pool not in wanted]:
             watcher = self._watchers.pop(pool)
             watcher.end()
-            task = asyncio.get_running_loop().create_task(watcher.aclose())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._closing.begin(watcher.aclose())
 
     async def wait_for_start(self) -> None:
         """Wait for first snapshots, as far as the pools want that.
@@ -123,8 +122,7 @@ class Watchers:
     async def aclose(self) -> None:
         """Follow nobody any more."""
         self.follow(())
-        if self._closing:
-            await asyncio.wait(self._closing)
+        await self._closing.wait()
 
     def __repr__(self) -> str:
         return f"<Watchers of {len(self._watchers)} pools>"
