@@ -41,8 +41,8 @@ from sticky_asgi import (
 from sticky_asgi.affinity.session_persistence import DURATION_PATTERN as GO_DURATION_PATTERN
 from sticky_asgi.config import Config, ConfigError, json_schema, load, parse, quick, wrong_chain
 from sticky_asgi.config_affinity import CookieSection
-from sticky_asgi.config_model import (
-    Document,
+from sticky_asgi.config_model import Document
+from sticky_asgi.config_policies import (
     EjectionSection,
     HealthCheckSection,
     LimitsSection,

@@ -58,9 +58,11 @@ LAYERS = (
     (
         "config",
         "config_affinity",
+        "config_balancer",
         "config_discovery",
         "config_fields",
         "config_model",
+        "config_policies",
         "config_problems",
         "access_log",
         "cli",

@@ -1,0 +1,263 @@
+"""The policies of a pool in a configuration file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from . import (
+    TLS,
+    AnnotatedCookie,
+    Backend,
+    Discovery,
+    Ejection,
+    HealthCheck,
+    Limits,
+    Pool,
+    Retry,
+    SignedCookie,
+    Timeouts,
+    WatchOptions,
+    WebSocketOptions,
+)
+from .config_affinity import AffinitySection, read_affinity
+from .config_balancer import BALANCERS, BalancerSection, NamedBalancer, read_balancer
+from .config_fields import Also, Duration, Integer, Number, Section, Size
+
+
+class RetrySection(Section):
+    """When a failed attempt is repeated on another backend."""
+
+    attempts: Integer = Field(2, description="Repeats at most; 2: three tries.")
+    replay_limit: Size = Field(65536, description="Request body kept for a repeat.")
+    on_status: list[Integer] = Field([], description="Statuses that count as failed.")
+    budget_ratio: Number = Field(0.2, description="Share of active requests that may be repeats.")
+    budget_min: Integer = Field(3, description="Repeats that may always be active.")
+    backoff: Duration | None = Field(
+        0.025, description="Before the same backend is tried again, growing. null: it never is."
+    )
+    attempt_timeout: Duration | None = Field(
+        None, description="Until the response head, if a repeat is possible. null: as the last try."
+    )
+    total_timeout: Duration | None = Field(
+        None, description="Since its arrival, after which nothing is repeated."
+    )
+
+    def build(self) -> Retry:
+        return Retry(**self.given())
+
+
+class TimeoutsSection(Section):
+    """How long backends are waited for; null waits for ever."""
+
+    connect: Duration | None = Field(5, description="Until the connection stands, with TLS.")
+    response: Duration | None = Field(60, description="From the request to the response head.")
+    idle: Duration | None = Field(None, description="Between two pieces of a response body.")
+    keep_alive: Duration = Field(4, description="How long an idle connection is kept; 0: never.")
+
+    def build(self) -> Timeouts:
+        return Timeouts(**self.given())
+
+
+def _as_text(value: object) -> object:
+    """A single status is a number to YAML."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class HealthCheckSection(Section):
+    """How backends are asked whether they can be used."""
+
+    path: str = Field("/", description="What is asked for.")
+    method: str = Field("GET", description="Request method.")
+    headers: dict[str, str] = Field({}, description="Request headers besides Host.")
+    host: str | None = Field(None, description="Host header. null: the backend's own.")
+    expect: Annotated[str, BeforeValidator(_as_text, json_schema_input_type=str | int)] = Field(
+        "200-399", description="Statuses that pass, such as 200-399 or 200,204."
+    )
+    contains: str | None = Field(None, description="Text that the body must contain.")
+    tcp: bool = Field(False, description="true: only connect, ask for nothing.")
+    interval: Duration = Field(5, description="Between two checks of a backend.")
+    down_interval: Duration | None = Field(
+        None, description="The same while it is unhealthy. null: a fifth of interval."
+    )
+    jitter: Number = Field(0.1, description="Share by which intervals vary at random.")
+    timeout: Duration = Field(2, description="Within which a check must have passed.")
+    rise: Integer = Field(2, description="Checks that must pass until it is healthy again.")
+    fall: Integer = Field(3, description="Checks that must fail until it is unhealthy.")
+    initial: Literal["unknown", "unhealthy"] = Field(
+        "unknown", description="unhealthy: not used until its first check has passed."
+    )
+    drain_on_404: bool = Field(False, description="true: 404 passes, and means: no new sessions.")
+
+    def build(self) -> HealthCheck:
+        return HealthCheck(**self.given())
+
+
+class EjectionSection(Section):
+    """When requests that fail take their backend out."""
+
+    failures: Integer | None = Field(5, description="Failures in a row. null: no matter.")
+    failure_share: Number | None = Field(
+        0.5, description="Share of the requests in window that failed. null: no matter."
+    )
+    min_requests: Integer = Field(20, description="Requests from which on the share counts.")
+    window: Duration = Field(10, description="How long requests are counted.")
+    duration: Duration = Field(30, description="How long it is out at first.")
+    max_duration: Duration | None = Field(
+        None, description="How long it is out at most. null: ten times duration."
+    )
+    max_share: Number = Field(0.5, description="Share of the pool that may be out.")
+    statuses: list[Integer] = Field([], description="Statuses 500 to 599 that count as failed.")
+
+    def build(self) -> Ejection:
+        return Ejection(**self.given())
+
+
+class LimitsSection(Section):
+    """What a pool takes on."""
+
+    queue: Integer = Field(100, description="Requests that may wait; beyond it: 503.")
+    queue_timeout: Duration = Field(5, description="How long one waits at most.")
+    max_body: Size | None = Field(None, description="Largest request body; beyond it: 413.")
+
+    def build(self) -> Limits:
+        return Limits(**self.given())
+
+
+class WebSocketSection(Section):
+    """WebSockets to backends."""
+
+    max_message: Size | None = Field(
+        16777216, description="Largest message, fragments joined. null: no limit."
+    )
+    ping_interval: Duration | None = Field(
+        20, description="Silence after which a backend is pinged. null: never."
+    )
+    ping_timeout: Duration | None = Field(
+        20, description="Silence after a ping until the backend counts as gone. null: for ever."
+    )
+    close_timeout: Duration = Field(10, description="How long a backend has to answer a close.")
+
+    def build(self) -> WebSocketOptions:
+        return WebSocketOptions(**self.given())
+
+
+class TLSSection(Section):
+    """TLS towards https backends. Relative paths start at the configuration file's folder."""
+
+    ca_file: str | None = Field(None, description="Authorities to trust. null: the system's.")
+    client_cert: str | None = Field(None, description="Certificate chain to present.")
+    client_key: str | None = Field(None, description="Its key. null: it is in client_cert.")
+    server_name: str | None = Field(None, description="Name to ask for. null: the URL's host.")
+    verify: bool = Field(True, description="false accepts anyone who answers.")
+
+    def build(self, folder: Path = Path()) -> TLS:
+        given = self.given()
+        for key in ("ca_file", "client_cert", "client_key"):
+            if given.get(key) is not None:
+                given[key] = str(folder / given[key])
+        return TLS(**given)
+
+
+def _check_slow_start(value: float | None) -> float | None:
+    if value is not None and value <= 0:
+        raise ValueError(f"must be a positive number of seconds or null, got {value!r}")
+    return value
+
+
+def _timeouts_off(value: object) -> object:
+    return {"connect": None, "response": None, "idle": None} if value is None else value
+
+
+class PoliciesSection(Section):
+    """How a pool treats its backends."""
+
+    balancer: Annotated[
+        BalancerSection,
+        BeforeValidator(read_balancer),
+        Also(type="string", enum=list(BALANCERS)),
+    ] = Field(
+        NamedBalancer.of("round_robin"),
+        description="Who gets a new session.",
+        json_schema_extra={"default": "round_robin"},
+    )
+    affinity: Annotated[
+        AffinitySection | None,
+        BeforeValidator(read_affinity),
+        Also(type="string", enum=["annotations"]),
+    ] = Field(
+        None, description="null: every request is new. With kubernetes, annotations by default."
+    )
+    retry: RetrySection | None = Field(RetrySection.empty(), description="null: never.")
+    timeouts: Annotated[TimeoutsSection, BeforeValidator(_timeouts_off), Also(type="null")] = Field(
+        TimeoutsSection.empty(), description="null: none but keep_alive."
+    )
+    limits: LimitsSection = Field(LimitsSection.empty(), description="Queue and body size.")
+    websocket: WebSocketSection = Field(
+        WebSocketSection.empty(), description="Message size, pings and closing of WebSockets."
+    )
+    tls: TLSSection | None = Field(None, description="For https backends. null: the defaults.")
+    host: Literal["pass", "backend"] = Field(
+        "pass", description="Whose Host header backends get: the visitor's, or their own."
+    )
+    health_check: HealthCheckSection | None = Field(None, description="null: no active checks.")
+    ejection: EjectionSection | None = Field(EjectionSection.empty(), description="null: never.")
+    slow_start: Annotated[Duration | None, AfterValidator(_check_slow_start)] = Field(
+        10, description="How long a backend that is back takes to its full share. null: at once."
+    )
+    panic: Literal["all", "none"] = Field(
+        "none", description="Nobody can be used: all are tried, or none (503)."
+    )
+    drain_header: bool = Field(
+        False, description="true: any response with Sticky-Drain: 1 drains its backend."
+    )
+
+    def make_pool(
+        self,
+        name: str,
+        secrets: Sequence[str],
+        folder: Path,
+        backends: Sequence[Backend] | None = None,
+        *,
+        discovery: Discovery | None = None,
+        watch: WatchOptions | None = None,
+        is_annotated: bool = False,
+    ) -> Pool:
+        """A pool with these policies.
+
+        Args:
+            name: Its name.
+            secrets: The file's.
+            folder: Where relative paths start.
+            backends: Its backends.
+            discovery: Where they come from, in place of that.
+            watch: How that is followed.
+            is_annotated: Whether annotations say what affinity is, where the file does not.
+        """
+        affinity: SignedCookie | AnnotatedCookie | None = None
+        if self.affinity is not None:
+            affinity = self.affinity.make(secrets)
+        elif is_annotated and "affinity" not in self.model_fields_set:
+            affinity = AnnotatedCookie(secrets)
+        return Pool(
+            name,
+            backends,
+            discovery=discovery,
+            watch=watch or WatchOptions(),
+            balancer=self.balancer.build(),
+            affinity=affinity,
+            retry=None if self.retry is None else self.retry.build(),
+            timeouts=self.timeouts.build(),
+            limits=self.limits.build(),
+            websocket=self.websocket.build(),
+            tls=None if self.tls is None else self.tls.build(folder),
+            health_check=None if self.health_check is None else self.health_check.build(),
+            ejection=None if self.ejection is None else self.ejection.build(),
+            slow_start=self.slow_start,
+            panic=self.panic,
+            drain_header=self.drain_header,
+            host=self.host,
+        )
