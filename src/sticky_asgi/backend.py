@@ -45,7 +45,9 @@ class Backend:
     Args:
         url: `http://host:port`, `https://host:port` or `http+unix:///path/to.sock`. No path:
             targets are forwarded byte for byte.
-        app: An ASGI application, served in process instead of a URL.
+        app: An ASGI application, served in process instead of a URL. The gateway runs its lifespan
+            if it is in a pool when the gateway starts; one that comes later, or from a source of
+            backends, gets none.
         id: The backend's name in logs, counters and affinity. Default: `host:port` of the URL,
             or the socket's path; an in-process `app` needs one. Sessions follow the id, so a
             backend that changes its address but keeps its id keeps its visitors.

@@ -425,7 +425,10 @@ class Pool:
         return states
 
     def add(self, backend: str | Backend) -> Backend:
-        """Add one backend. Raises ValueError if its id is taken."""
+        """Add one backend. Raises ValueError if its id is taken.
+
+        One in process gets no lifespan where the gateway has started: start it before.
+        """
         (added,) = _snapshot_of([backend])
         self.replace((*self._backends, added))
         return added

@@ -48,8 +48,8 @@ class Retry:
         attempt_timeout: Seconds until the response head for a try that may still be repeated. The
             last one, those of which no repeat is allowed, and those whose body is still on its way
             have `Timeouts.response`. Default None: all have.
-        total_timeout: Seconds since the request's arrival after which nothing is repeated. Default
-            None: no matter when.
+        total_timeout: Seconds since the request's arrival after which nothing is repeated, nor
+            waits to be: the failure is passed on. Default None: no matter when.
 
     Raises:
         ValueError: A value out of range.

@@ -81,6 +81,10 @@ class Discovery(Protocol):
     do: the last good snapshot stays in force, and after a pause `watch` is called again. A source
     may remember where it was. It may be watched several times at once, from several event loops.
 
+    A backend in process (`Backend(app=...)`) is served from its snapshot on, and gets no lifespan:
+    that would have to be over before the first request, and backends come while others serve. Its
+    source starts it before it names it, if it needs that, and stops it when it is done with it.
+
     Two sources that are equal (`==`) are taken for the same one: a changed configuration then
     leaves the watch alone.
     """
