@@ -56,9 +56,11 @@ LAYERS = (
     ("call", "gateway"),
     ("middleware", "admin", "contrib"),
     (
+        "certificates",
         "config",
         "config_affinity",
         "config_balancer",
+        "config_checks",
         "config_discovery",
         "config_fields",
         "config_model",

@@ -11,9 +11,7 @@ from the secrets, the pool's name and the backends' ids: every worker gives the 
 
 from __future__ import annotations
 
-import hashlib
 import math
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,22 +21,13 @@ from weakref import WeakKeyDictionary
 
 from ..backend import Backend
 from ..request import RawHeader, RawHeaders, RequestInfo
+from .attributes import SameSite, check_attributes, derive_name, read_secure, written
 from .base import AffinityStatus, OnLost, PoolView, Resolution
 from .codec import MAX_COOKIES, Claim, Clock, Codec
-
-SameSite: TypeAlias = Literal["lax", "strict", "none"]
 
 MIN_SECRET = 16
 #: How far ahead, in seconds, the clock of another gateway may be.
 MAX_AHEAD = 86400
-
-# RFC 6265 §4.1.1: cookie-name = token; the path is av-octets, and needs no spaces.
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_ATTRIBUTE_VALUE = re.compile(r"[!-:<-~]+")
-# RFC 6265 §5.1.3, §5.2.3: a visitor's host ends with it, or the browser takes no cookie at all.
-_DOMAIN = re.compile(r"\.?[0-9A-Za-z_-]{1,63}(?:\.[0-9A-Za-z_-]{1,63})*")
-# "~" sets off the hash in a derived name, so no plain pool name can look like one with a hash.
-_NOT_PLAIN = re.compile(r"[^!#$%&'*+\-.^_`|0-9A-Za-z]")
 
 # Several cookies, none of them good: the status that says most is reported.
 _TELLING = (AffinityStatus.INVALID, AffinityStatus.EXPIRED, AffinityStatus.LOST)
@@ -119,7 +108,7 @@ class SignedCookie:
         self._secrets = _read_secrets(secrets)
         _check_flags(http_only=http_only, partitioned=partitioned, forward=forward,
                      announce=announce, private=private)  # fmt: skip
-        _check_attributes(name, path, domain, same_site)
+        check_attributes(name, path, domain, same_site)
         if not (callable(on_lost) or on_lost in ("rebalance", "reject")):
             raise ValueError(f"on_lost must be 'rebalance', 'reject' or callable, got {on_lost!r}")
         if not callable(clock):
@@ -130,8 +119,8 @@ class SignedCookie:
         self.on_lost: OnLost = on_lost
         self.forward, self.announce, self.private = forward, announce, private
         self.clock = clock
-        self._secure = _read_secure(secure, name, path, domain, same_site, partitioned)
-        front = _attributes(path, domain, _whole_seconds("max_age", max_age), same_site)
+        self._secure = read_secure(secure, name, path, domain, same_site, partitioned)
+        front = written(path, domain, _whole_seconds("max_age", max_age), same_site)
         back = (b"; HttpOnly" if http_only else b"") + (b"; Partitioned" if partitioned else b"")
         self._attributes = {False: front + back, True: front + b"; Secure" + back}
         # Pools of one name may differ in their backends, so a codec belongs to one pool object.
@@ -245,7 +234,7 @@ class SignedCookie:
 
     def cookie_name(self, pool: PoolView) -> str:
         """The name of the cookie for a pool."""
-        return _derive_name(pool.name) if self.name is None else self.name
+        return derive_name(pool.name) if self.name is None else self.name
 
     def _codec(self, pool: PoolView) -> Codec:
         codec = self._codecs.get(pool)
@@ -324,13 +313,6 @@ class CookieReport:
     format: str | None = None
 
 
-def _derive_name(pool_name: str) -> str:
-    plain = _NOT_PLAIN.sub("_", pool_name)
-    if plain != pool_name:
-        plain += "~" + hashlib.sha256(pool_name.encode()).hexdigest()[:8]
-    return f"sticky_{plain}"
-
-
 def _read_secrets(secrets: str | bytes | Sequence[str | bytes]) -> tuple[bytes, ...]:
     # No message shows a secret, and none is raised from an error that holds one.
     if isinstance(secrets, str | bytes):
@@ -359,54 +341,6 @@ def _check_flags(**flags: bool) -> None:
             raise TypeError(f"{name} must be True or False, got {value!r}")
 
 
-def _check_attributes(
-    name: str | None, path: str, domain: str | None, same_site: SameSite | None
-) -> None:
-    for parameter, value in (("name", name), ("path", path), ("domain", domain)):
-        if not isinstance(value, str) and (value is not None or parameter == "path"):
-            raise TypeError(f"{parameter} must be a string, got {value!r}")
-    if name is not None and not _TOKEN.fullmatch(name):
-        raise ValueError(f"name must be a token (RFC 6265 §4.1.1), got {name!r}")
-    if not (path.startswith("/") and _ATTRIBUTE_VALUE.fullmatch(path)):
-        raise ValueError(
-            f"path must begin with '/' and hold no space, ';' or control, got {path!r}"
-        )
-    if domain is not None and not _DOMAIN.fullmatch(domain):
-        raise ValueError(f"domain must be a host name in ASCII without port, got {domain!r}")
-    if same_site not in ("lax", "strict", "none", None):
-        raise ValueError(f"same_site must be 'lax', 'strict', 'none' or None, got {same_site!r}")
-
-
-def _read_secure(
-    secure: bool | Literal["auto"],
-    name: str | None,
-    path: str,
-    domain: str | None,
-    same_site: SameSite | None,
-    partitioned: bool,
-) -> bool | None:
-    """Whether cookies are always Secure (True), never (False), or as the request (None)."""
-    if not (isinstance(secure, bool) or secure == "auto"):
-        raise ValueError(f"secure must be True, False or 'auto', got {secure!r}")
-    prefix = "" if name is None else name.lower()  # browsers ignore the prefixes' case
-    if prefix.startswith("__host-") and (domain is not None or path != "/"):
-        raise ValueError(
-            f"name {name!r} needs path '/' and no domain, got path {path!r}, domain {domain!r}"
-        )
-    reason = None
-    if same_site == "none":
-        reason = "same_site='none'"
-    elif partitioned:
-        reason = "partitioned=True"
-    elif prefix.startswith(("__host-", "__secure-")):
-        reason = f"name {name!r}"
-    if reason and secure is False:
-        raise ValueError(f"secure=False: with {reason}, browsers would refuse the cookie")
-    if secure == "auto":
-        return True if reason else None
-    return secure
-
-
 def _seconds(parameter: str, value: float | None) -> float | None:
     if value is None:
         return None
@@ -422,16 +356,3 @@ def _whole_seconds(parameter: str, value: float | None) -> int | None:
     if seconds is not None and seconds != int(seconds):
         raise ValueError(f"{parameter} must be a whole number of seconds, got {value!r}")
     return None if seconds is None else int(seconds)
-
-
-def _attributes(
-    path: str, domain: str | None, max_age: int | None, same_site: SameSite | None
-) -> bytes:
-    text = f"; Path={path}"
-    if domain is not None:
-        text += f"; Domain={domain}"
-    if max_age is not None:
-        text += f"; Max-Age={max_age}"
-    if same_site is not None:
-        text += f"; SameSite={same_site.capitalize()}"
-    return text.encode("ascii")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+from .attributes import SameSite
 from .base import LostAction
-from .cookie import SameSite, SignedCookie
+from .cookie import SignedCookie
 
 #: Stands in for the secrets where only the other settings are tried.
 _PLACEHOLDER = "-" * 16
