@@ -39,7 +39,8 @@ from sticky_asgi import (
     WebSocketOptions,
 )
 from sticky_asgi.affinity.session_persistence import DURATION_PATTERN as GO_DURATION_PATTERN
-from sticky_asgi.config import Config, ConfigError, json_schema, load, parse, quick, wrong_chain
+from sticky_asgi.certificates import wrong_chain
+from sticky_asgi.config import Config, ConfigError, json_schema, load, parse, quick
 from sticky_asgi.config_affinity import CookieSection
 from sticky_asgi.config_model import Document
 from sticky_asgi.config_policies import (

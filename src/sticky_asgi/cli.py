@@ -22,7 +22,8 @@ import uvicorn
 
 from . import Pool, Route, SignedCookie, __version__
 from .affinity.cookie import CookieReport
-from .config import Config, ConfigError, json_schema, load, wrong_chain
+from .certificates import wrong_chain
+from .config import Config, ConfigError, json_schema, load
 from .listening import address_of, listening
 from .serving import LOGGING, Settings, serve
 from .uvicorn_http import HttpToolsProtocol

@@ -1,30 +1,28 @@
 """A configuration file: read, checked as a whole, and put in force as a whole.
 
 Whatever is wrong with a file is said at once, with the line: a file either works or changes
-nothing. Form is read in `config_yaml.py`, the keys are in `config_model.py`.
+nothing. Form is read in `config_yaml.py`, the keys are in `config_model.py`, and what else may be
+wrong is in `config_checks.py`.
 """
 
 from __future__ import annotations
 
-import copy
 import functools
 import logging
 import os
 import secrets
-import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
-from . import TLS, Backend, Gateway, Listener, Pool, Route
+from . import Gateway, Listener, Pool, Route
+from .config_checks import twice, wrong_objects, wrong_references, wrong_values
 from .config_model import Document
-from .config_problems import problems_of
 from .config_yaml import Source
 from .discovery.pools import PoolDiscovery
-from .problems import KeyPath, Problem, dotted, nearest
+from .problems import Problem, dotted
 from .trusted_proxies import TrustedProxies
 
 logger = logging.getLogger("sticky_asgi.config")
@@ -226,11 +224,14 @@ def parse(
     if source.data is not None:
         # What is said of a value's form already needs no second word.
         said = {path for _, path, _ in found}
-        more = [*_wrong_values(source.data), *_wrong_references(source)]
+        more = [*wrong_values(source.data), *wrong_references(source)]
         found += [(source.line(path), path, text) for path, text in more if path not in said]
     if not found:
         config = Config(Document.model_validate(source.data), folder=folder, name=name)
-        found = [(source.line(path), path, text) for path, text in _wrong_objects(config, workers)]
+        wrong = [*wrong_objects(config.document, folder)]
+        if workers > 1 and config.needs_secret:
+            wrong.append(((), "secrets is missing: several workers must know the same ones"))
+        found = [(source.line(path), path, text) for path, text in wrong]
     if config is None or found:
         unique = sorted(set(found), key=lambda item: (item[0], dotted(item[1])))
         raise ConfigError([Problem(name, line, dotted(path), text) for line, path, text in unique])
@@ -252,7 +253,7 @@ def quick(
     if secret is not None:
         data["secrets"] = [secret]
     problems = []
-    for path, message in (*_wrong_values(data), *_twice(data, None)):
+    for path, message in (*wrong_values(data), *twice(data, None)):
         if path[0] == "secrets":
             problems.append(Problem("STICKY_SECRET", None, "", message))
         else:
@@ -263,177 +264,6 @@ def quick(
     if problems:
         raise ConfigError(problems)
     return Config(Document.model_validate(data), name="--backend")
-
-
-def _wrong_values(data: Any) -> Iterator[tuple[KeyPath, str]]:
-    """What the models find wrong.
-
-    They judge keys that belong together only when each is fine by itself, so what was found is
-    taken out and the rest judged again.
-    """
-    data = copy.deepcopy(data)
-    found: set[KeyPath] = set()
-    while True:
-        try:
-            Document.model_validate(data)
-            return
-        except ValidationError as exc:
-            problems = list(problems_of(exc, Document, data))
-        # What is taken out may leave a hole, which is no mistake of its own.
-        news = [(path, text) for path, text in problems if not _is_above(path, found)]
-        yield from news
-        found |= {path for path, _ in news}
-        if not [path for path, _ in problems if _take_out(data, path)]:
-            return
-
-
-def _is_above(path: KeyPath, others: set[KeyPath]) -> bool:
-    return any(other[: len(path)] == path for other in others)
-
-
-def _take_out(data: Any, path: KeyPath) -> bool:
-    """Remove a key; items of lists stay, lest the others get new numbers."""
-    for part in path[:-1]:
-        try:
-            data = data[part]
-        except (LookupError, TypeError):
-            return False
-    if path and isinstance(data, dict) and path[-1] in data:
-        del data[path[-1]]
-        return True
-    return False
-
-
-def _wrong_references(source: Source) -> Iterator[tuple[KeyPath, str]]:
-    """What only shows in the file as a whole; looked up in what it says, wrong or not."""
-    yield from _twice(source.data, source)
-    pools, routes = source.data.get("pools"), source.data.get("routes")
-    finds, has_none = source.data.get("discovery") is not None, pools in (None, {})
-    if has_none and not finds:
-        missing = "pools" not in source.data
-        yield ("pools",), "is missing" if missing else "must not be empty"
-    names = list(pools) if isinstance(pools, dict) else []
-    if len(names) > 1 and routes is None:
-        path: KeyPath = ("routes",) if "routes" in source.data else ()
-        yield path, "routes is missing: with several pools it says which paths go where"
-    for index, route in enumerate(routes if isinstance(routes, list) else ()):
-        pool = route.get("pool") if isinstance(route, dict) else None
-        if not isinstance(pool, str) or pool in names:
-            continue
-        if names:
-            yield ("routes", index, "pool"), f"there is no pool {pool!r}{nearest(pool, names)}"
-        elif has_none and finds:
-            # Those that are found have routes of their own.
-            yield ("routes", index, "pool"), f"there is no pool {pool!r} in this file"
-
-
-def _twice(data: Any, source: Source | None) -> Iterator[tuple[KeyPath, str]]:
-    """Backends of one id in one pool."""
-    pools = data.get("pools")
-    for name, pool in pools.items() if isinstance(pools, dict) else ():
-        backends = pool.get("backends") if isinstance(pool, dict) else None
-        first: dict[str, KeyPath] = {}
-        for index, item in enumerate(backends if isinstance(backends, list) else ()):
-            path = ("pools", name, "backends", index)
-            backend_id = _id_of(item)
-            if backend_id is None:
-                continue
-            if backend_id in first:
-                where = "" if source is None else f", see line {source.line(first[backend_id])}"
-                yield path, f"two backends have the id {backend_id!r}{where}"
-            first.setdefault(backend_id, path)
-
-
-def _id_of(item: object) -> str | None:
-    values: dict[str, Any] = item if isinstance(item, dict) else {"url": item}
-    try:
-        return Backend(values["url"], id=values.get("id")).id
-    except (KeyError, ValueError, TypeError, AttributeError):
-        return None
-
-
-def _wrong_objects(config: Config, workers: int) -> Iterator[tuple[KeyPath, str]]:
-    """What shows when everything is put together."""
-    found = config.document.discovery
-    tls: dict[KeyPath, TLS | None] = {}
-    if found is not None and found.pool.tls is not None:
-        tls["discovery", "pool"] = found.pool.tls.build(config.folder)
-    for name, section in config.document.pools.items():
-        try:
-            tls["pools", name] = section.make(name, ["-" * 16], config.folder).tls
-        except (ValueError, ImportError) as exc:
-            yield ("pools", name), str(exc)
-    for path, used in tls.items():
-        for key, text in () if used is None else _wrong_files(used):
-            yield (*path, "tls", key), text
-    if workers > 1 and config.needs_secret:
-        yield (), "secrets is missing: several workers must know the same ones"
-
-
-def _wrong_files(tls: TLS) -> Iterator[tuple[str, str]]:
-    """Keys of the files that cannot be used, and why."""
-    if tls.ca_file is not None and (reason := _wrong_certificate(tls.ca_file)):
-        yield "ca_file", f"{str(tls.ca_file)!r}: {reason}"
-    if tls.client_cert is not None and (wrong := wrong_chain(tls.client_cert, tls.client_key)):
-        yield ("client_key" if wrong.in_key else "client_cert"), wrong.message
-
-
-class WrongChain(NamedTuple):
-    """Why a certificate chain cannot be used.
-
-    Args:
-        in_key: Whether the file of the key is to blame.
-        message: The file and the reason.
-    """
-
-    in_key: bool
-    message: str
-
-
-def wrong_chain(
-    certfile: str | os.PathLike[str], keyfile: str | os.PathLike[str] | None
-) -> WrongChain | None:
-    """Find out what is wrong with a certificate chain and its key; nobody is asked for a password.
-
-    Args:
-        certfile: PEM file with the chain.
-        keyfile: PEM file with the key; None: it is in `certfile`.
-    """
-    in_key = keyfile is not None
-    key = certfile if keyfile is None else keyfile
-    if reason := _wrong_certificate(certfile):
-        return WrongChain(False, f"{str(certfile)!r}: {reason}")
-
-    def password() -> str:
-        raise ValueError("the key is encrypted")
-
-    try:
-        with open(key, "rb"):
-            pass
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile, password)
-    except ssl.SSLError as exc:
-        if exc.reason == "KEY_VALUES_MISMATCH":
-            reason = f"the key does not belong to the certificate in {str(certfile)!r}"
-        elif exc.reason is not None and exc.reason.endswith("_TOO_SMALL"):
-            reason = "the key is too small"
-        else:
-            reason = "there is no key in PEM form in it"
-        return WrongChain(in_key, f"{str(key)!r}: {reason}")
-    except OSError as exc:
-        return WrongChain(in_key, f"{str(key)!r}: {exc.strerror}")
-    except ValueError as exc:
-        return WrongChain(in_key, f"{str(key)!r}: {exc}")
-    return None
-
-
-def _wrong_certificate(file: str | os.PathLike[str]) -> str | None:
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
-    except ssl.SSLError:
-        return "there is no certificate in PEM form in it"
-    except OSError as exc:
-        return exc.strerror
-    return None
 
 
 class _Schema(GenerateJsonSchema):
