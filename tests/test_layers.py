@@ -52,6 +52,7 @@ LAYERS = (
         "file_watch",
         "inbound",
         "runtime",
+        "waits",
     ),
     ("call", "gateway"),
     ("middleware", "admin", "contrib"),

@@ -10,8 +10,9 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 from contextlib import suppress
+from typing import TypeVar
 
 from starlette.types import Scope
 
@@ -47,11 +48,11 @@ from .upstream import (
     UpstreamResponse,
     UpstreamWebSocket,
 )
+from .waits import wait_for_backend, wait_for_repeat
 
 logger = logging.getLogger("sticky_asgi")
 
-#: Seconds between two looks of those who wait for a backend.
-_LOOK_EVERY = 0.5
+T = TypeVar("T")
 
 _NOBODY_LEFT = "every backend was tried, and failed"
 
@@ -142,7 +143,7 @@ class Call:
         failure: UpstreamError | None = None
         while True:
             if failure is not None and not self.is_repeating:
-                await self._wait_for_repeat(failure)
+                await self._and_tell(self._wait_for_repeat(failure))
             try:
                 lease = self._pick(inbound, resolution)
             except BackendsBusy:
@@ -294,7 +295,7 @@ class Call:
         """
         try:
             try:
-                return await self._wait_and_tell(request, resolution, failure)
+                return await self._and_tell(self._wait_for_backend(request, resolution, failure))
             except (QueueFull, QueueTimeout):
                 if resolution.status is not AffinityStatus.KEPT:
                     raise
@@ -308,77 +309,40 @@ class Call:
             await self._ask_again(resolution, failure, exc)
             return None
 
-    async def _wait_and_tell(
+    async def _wait_for_backend(
         self, request: RequestInfo, resolution: Resolution, failure: UpstreamError | None
     ) -> Lease:
-        began = time.perf_counter()
-        error: BaseException | None = None
-        try:
-            return await self._wait_in_queue(request, resolution, failure)
-        except BaseException as exc:
-            error = exc
-            raise
-        finally:
-            self._tell_of_wait(time.perf_counter() - began, error)
-            error = None
+        """Raises the failure if nobody is free for as long as the request may be repeated."""
+        pool, patience = self.pool, self.pool.limits.queue_timeout
+        time_left = math.inf if failure is None else self._time_left()
+        lease = await wait_for_backend(
+            pool, request, resolution, self.tried, min(patience, time_left)
+        )
+        if lease is not None:
+            return lease
+        if failure is not None and time_left < patience:
+            raise failure from None
+        raise QueueTimeout(f"no backend of pool {pool.name!r} became free in time") from None
 
     async def _wait_for_repeat(self, failure: UpstreamError) -> None:
         """Wait until the budget has room. Raises the failure if that takes too long."""
-        pool, loop = self.pool, asyncio.get_running_loop()
-        turn = asyncio.Event()
-        # Whoever makes room may run in another thread's loop.
-        waiter = pool.retry_budget.join(lambda: loop.call_soon_threadsafe(turn.set))
+        patience = min(self.pool.limits.queue_timeout, self._time_left())
+        self.is_repeating = await wait_for_repeat(self.pool, patience)
+        if not self.is_repeating:
+            raise failure
+
+    async def _and_tell(self, wait: Awaitable[T]) -> T:
+        """Wait, and tell how it went."""
         began = time.perf_counter()
         error: BaseException | None = None
         try:
-            async with asyncio.timeout(min(pool.limits.queue_timeout, self._time_left())):
-                await turn.wait()
-            self.is_repeating = True
-        except TimeoutError:
-            error = failure
-            pool.retry_budget.leave(waiter, pool.in_flight)
-            raise failure from None
+            return await wait
         except BaseException as exc:
             error = exc
-            pool.retry_budget.leave(waiter, pool.in_flight)
             raise
         finally:
             self._tell_of_wait(time.perf_counter() - began, error)
             error = None
-
-    async def _wait_in_queue(
-        self, request: RequestInfo, resolution: Resolution, failure: UpstreamError | None
-    ) -> Lease:
-        """Raises the failure if no backend is free as long as the request may be repeated."""
-        pool, loop = self.pool, asyncio.get_running_loop()
-        patience = pool.limits.queue_timeout
-        time_left = math.inf if failure is None else self._time_left()
-        served = asyncio.Event()
-        waiter = pool.enqueue(
-            request,
-            # Whoever makes room may run in another thread's loop.
-            lambda: loop.call_soon_threadsafe(served.set),
-            resolution=resolution,
-            exclude=self.tried,
-        )
-        try:
-            async with asyncio.timeout(min(patience, time_left)):
-                while not served.is_set():
-                    # Not wait_for(): that of Python 3.11 may swallow that the client has left.
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(_LOOK_EVERY):
-                            await served.wait()
-                    # If nobody else comes, nobody else notices that a backend is back.
-                    pool.advance()
-        except TimeoutError:
-            pool.forget(waiter)
-            if failure is not None and time_left < patience:
-                raise failure from None
-            raise QueueTimeout(f"no backend of pool {pool.name!r} became free in time") from None
-        except BaseException:
-            pool.forget(waiter)
-            raise
-        return waiter.outcome()
 
     def may_reopen(self, error: StaleConnection) -> bool:
         """Whether a request that met a stale connection may be sent on a new one."""
