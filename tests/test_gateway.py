@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -34,16 +34,9 @@ from sticky_asgi import (
 )
 
 from .apps import CounterApp, hello, lifespan
+from .loops import run
 
 SECRET = "a secret of sixteen bytes"
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(10):
-            await main
-
-    asyncio.run(bounded())
 
 
 class Visit:
@@ -169,7 +162,7 @@ def test_pieces_pass_one_by_one() -> None:
             await visit.task
             assert shop.in_flight == 0
 
-    run(main())
+    run(main)
 
 
 def test_a_request_body_passes_piece_by_piece() -> None:
@@ -196,7 +189,7 @@ def test_a_request_body_passes_piece_by_piece() -> None:
             visit.say(b"")
             assert (await visit.response())[0] == 200
 
-    run(main())
+    run(main)
 
 
 @pytest.mark.parametrize("head_first", [True, False], ids=["after-head", "before-head"])
@@ -230,7 +223,7 @@ def test_a_client_that_leaves_is_a_disconnect_for_the_backend(head_first: bool) 
         assert event.status == (200 if head_first else 499)
         assert event.attempts == 1
 
-    run(main())
+    run(main)
 
 
 def test_a_slow_client_slows_the_backend() -> None:
@@ -266,7 +259,7 @@ def test_a_slow_client_slows_the_backend() -> None:
             await visit.task
             assert received == 100_000
 
-    run(main())
+    run(main)
 
 
 def failing(*, head_first: bool) -> ASGIApp:
@@ -288,7 +281,7 @@ def test_a_backend_that_fails_before_the_head_is_502() -> None:
         assert headers[b"content-type"] == b"text/plain; charset=utf-8"
         assert isinstance(listening.events[0].error, ConnectionLost)
 
-    run(main())
+    run(main)
 
 
 def test_a_backend_that_fails_before_the_head_is_replaced_by_another() -> None:
@@ -302,7 +295,7 @@ def test_a_backend_that_fails_before_the_head_is_replaced_by_another() -> None:
         assert {event.error for event in listening.events} == {None}
         assert shop.retry_budget.in_flight == 0
 
-    run(main())
+    run(main)
 
 
 def test_failures_are_counted_until_the_next_answer() -> None:
@@ -316,7 +309,7 @@ def test_failures_are_counted_until_the_next_answer() -> None:
         made["a"].observe_latency(0.1)
         assert made["a"].failures == 0
 
-    run(main())
+    run(main)
 
 
 def test_a_backend_that_fails_after_the_head_is_an_abort() -> None:
@@ -331,7 +324,7 @@ def test_a_backend_that_fails_after_the_head_is_an_abort() -> None:
                 await visit.hear()
         assert shop.in_flight == 0
 
-    run(main())
+    run(main)
 
 
 def test_cancelling_the_call_cancels_the_exchange() -> None:
@@ -347,7 +340,7 @@ def test_cancelling_the_call_cancels_the_exchange() -> None:
             await app.disconnected.wait()
             assert shop.in_flight == 0
 
-    run(main())
+    run(main)
 
 
 def test_head_has_no_body() -> None:
@@ -356,7 +349,7 @@ def test_head_has_no_body() -> None:
             status, headers, body = await Visit(gateway, "HEAD").response()
         assert (status, headers[b"content-length"], body) == (200, b"5", b"")
 
-    run(main())
+    run(main)
 
 
 # The queue
@@ -377,7 +370,7 @@ def test_a_request_waits_for_a_full_backend() -> None:
                 assert (await visit.response())[::2] == (200, b"held")
             assert (shop.in_flight, shop.queued) == (0, 0)
 
-    run(main())
+    run(main)
 
 
 @pytest.mark.parametrize("how", ["leaves", "is cancelled"])
@@ -404,7 +397,7 @@ def test_a_client_that_gives_up_waiting_leaves_the_queue(how: str) -> None:
             assert listening.events[0].status == 499
             assert (listening.events[0].backend, listening.events[0].attempts) == (None, 0)
 
-    run(main())
+    run(main)
 
 
 def test_a_queue_that_is_full_or_takes_too_long_is_503() -> None:
@@ -423,7 +416,7 @@ def test_a_queue_that_is_full_or_takes_too_long_is_503() -> None:
         errors = [type(event.error) for event in listening.events]
         assert errors == [QueueFull, QueueTimeout, type(None)]
 
-    run(main())
+    run(main)
 
 
 def test_a_visitor_who_waited_too_long_moves() -> None:
@@ -454,7 +447,7 @@ def test_a_visitor_who_waited_too_long_moves() -> None:
             AffinityStatus.NEW, AffinityStatus.MOVED, AffinityStatus.KEPT,
         ]  # fmt: skip
 
-    run(main())
+    run(main)
 
 
 # What a client is told
@@ -473,7 +466,7 @@ def test_no_route_is_404(pools: dict[str, Pool | None]) -> None:
         assert (status, body) == (404, b"404 Not Found\n")
         assert b"connection" not in headers
 
-    run(main())
+    run(main)
 
 
 @pytest.mark.parametrize(
@@ -491,7 +484,7 @@ def test_after_a_clients_error_the_connection_is_done(
             status, answered, _ = await visit.response()
         assert (status, answered.get(b"connection")) == (413, connection)
 
-    run(main())
+    run(main)
 
 
 def test_an_error_response_of_ones_own() -> None:
@@ -507,7 +500,7 @@ def test_an_error_response_of_ones_own() -> None:
         assert (status, json.loads(body)) == (503, {"sorry": True})
         assert headers[b"retry-after"] == b"9", "its own word counts"
 
-    run(main())
+    run(main)
     ((error, path),) = seen
     assert isinstance(error, NoBackendAvailable)
     assert path == "/x"
@@ -538,7 +531,7 @@ def test_a_web_socket_without_a_route_is_refused() -> None:
         assert await visit.hear() == {"type": "websocket.close", "code": 1000}
         await visit.task
 
-    run(main())
+    run(main)
 
 
 @pytest.mark.parametrize(
@@ -557,7 +550,7 @@ def test_a_handshake_with_a_body_is_refused(framing: tuple[bytes, bytes]) -> Non
         assert (await visit.hear())["type"] == "websocket.http.response.body"
         await visit.task
 
-    run(main())
+    run(main)
 
 
 # Events
@@ -575,7 +568,7 @@ def test_an_event_tells_how_it_went() -> None:
         assert event.time_to_first_byte is not None
         assert 0 <= event.time_to_first_byte <= event.duration
 
-    run(main())
+    run(main)
 
 
 def test_an_event_of_a_request_that_never_got_anywhere() -> None:
@@ -590,7 +583,7 @@ def test_an_event_of_a_request_that_never_got_anywhere() -> None:
         assert (event.status, event.backend, event.attempts) == (413, None, 0)
         assert (event.affinity, event.time_to_first_byte) == (None, None)
 
-    run(main())
+    run(main)
 
 
 # Routes and pools
@@ -608,7 +601,7 @@ def test_a_listener_that_raises_harms_nobody(caplog: pytest.LogCaptureFixture) -
             assert (await Visit(gateway).response())[0] == 200
         assert len(listening.events) == 1
 
-    run(main())
+    run(main)
     assert "raised an exception" in caplog.text
 
 
@@ -624,7 +617,7 @@ def test_an_event_tells_the_status_that_was_really_sent() -> None:
             assert (await Visit(gateway).response())[0] == 418
         assert [event.status for event in listening.events] == [418]
 
-    run(main())
+    run(main)
 
 
 def test_a_policy_that_raises_is_told_as_500() -> None:
@@ -641,7 +634,7 @@ def test_a_policy_that_raises_is_told_as_500() -> None:
                 await Visit(gateway).response()
         assert [event.status for event in listening.events] == [500]
 
-    run(main())
+    run(main)
 
 
 def test_a_pinned_visitor_goes_elsewhere_when_nobody_may_wait() -> None:
@@ -660,7 +653,7 @@ def test_a_pinned_visitor_goes_elsewhere_when_nobody_may_wait() -> None:
             assert other != body
             assert b"set-cookie" in headers
 
-    run(main())
+    run(main)
 
 
 def test_routes_can_be_replaced() -> None:
@@ -678,7 +671,7 @@ def test_routes_can_be_replaced() -> None:
                 gateway.replace_routes({})
             assert [route.pool for route in gateway.routes] == [two]
 
-    run(main())
+    run(main)
 
 
 def test_a_transport_is_checked_at_once() -> None:
@@ -697,7 +690,7 @@ def test_retry_none_repeats_nothing() -> None:
         assert listening.events[0].attempts == 1
         assert shop.retry == Retry(attempts=0)
 
-    run(main())
+    run(main)
 
 
 # Loops
@@ -717,7 +710,7 @@ def test_loops_enter_and_leave_in_any_order() -> None:
                 await asyncio.to_thread(leave[number].wait, 10)
                 answers.append((await Visit(gateway).response())[2])
 
-        run(main())
+        run(main)
 
     threads = [threading.Thread(target=serve, args=(number,)) for number in range(2)]
     for number, thread in enumerate(threads):
@@ -743,7 +736,7 @@ def test_an_exception_leaves_the_block_as_it_is() -> None:
             async with Gateway({"/": pool(a=hello())}):
                 raise ZeroDivisionError
 
-    run(main())
+    run(main)
 
 
 def test_repr() -> None:

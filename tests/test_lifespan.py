@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,17 +12,10 @@ import pytest
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sticky_asgi import DiscoveryError, lifespan
+from sticky_asgi import DiscoveryError
 from sticky_asgi.lifespan import LifespanFailed, run_lifespan, serve_lifespan
+from tests.loops import run, run_virtually
 from tests.starts import failure_of
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(10):
-            await main
-
-    asyncio.run(bounded())
 
 
 class Log(list[str]):
@@ -109,7 +102,7 @@ def history(log: Log, app: ASGIApp | None = None) -> list[Message]:
         await server.serve()
         sent.extend(server.sent)
 
-    run(main())
+    run_virtually(main)
     return sent
 
 
@@ -249,8 +242,7 @@ def test_an_app_that_ends_while_it_is_served() -> None:
     assert history(log, app)[-1] == {"type": "lifespan.shutdown.complete"}
 
 
-def test_an_app_that_lingers_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifespan, "LINGER", 0.01)
+def test_an_app_that_lingers_is_cancelled() -> None:
     log = Log()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -295,7 +287,7 @@ def test_a_server_that_cancels_the_call_gets_no_answer() -> None:
         with pytest.raises(asyncio.CancelledError):
             await serving
 
-    run(main())
+    run(main)
     assert log == [
         "open", "app startup", "startup.complete", "app shutdown", "app returned", "close",
     ]  # fmt: skip
@@ -312,7 +304,7 @@ def test_state_is_the_servers_own_dict() -> None:
         await server.serve()
         assert state == {"db": "connection"}
 
-    run(main())
+    run(main)
 
 
 def test_starlettes_failure_is_said_in_so_many_words() -> None:
@@ -339,7 +331,7 @@ def test_running_an_app() -> None:
             assert state == {}
             log.append("block")
 
-    run(main())
+    run(main)
     assert log == ["app startup", "block", "app shutdown", "app returned"]
 
 
@@ -348,7 +340,7 @@ def test_running_no_app() -> None:
         async with run_lifespan(None) as state:
             assert state == {}
 
-    run(main())
+    run(main)
 
 
 def test_running_an_app_gives_its_state() -> None:
@@ -363,7 +355,7 @@ def test_running_an_app_gives_its_state() -> None:
         async with run_lifespan(app) as state:
             assert state == {"db": "connection"}
 
-    run(main())
+    run(main)
 
 
 def test_running_an_app_stops_it_after_an_exception() -> None:
@@ -374,7 +366,7 @@ def test_running_an_app_stops_it_after_an_exception() -> None:
             async with run_lifespan(log.app()):
                 raise ZeroDivisionError
 
-    run(main())
+    run(main)
     assert log == ["app startup", "app shutdown", "app returned"]
 
 
@@ -386,7 +378,7 @@ def test_running_an_app_that_fails_to_start() -> None:
             async with run_lifespan(log.app(startup="failed")):
                 raise AssertionError("must not get here")
 
-    run(main())
+    run(main)
 
 
 def test_a_failure_without_a_message() -> None:
@@ -399,7 +391,7 @@ def test_a_failure_without_a_message() -> None:
             async with run_lifespan(app):
                 raise AssertionError("must not get here")
 
-    run(main())
+    run(main)
 
 
 def test_a_test_client_learns_of_a_failure() -> None:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import errno
 import logging
-import selectors
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -25,7 +24,7 @@ from tests import servers
 from tests.apps import respond
 from tests.conftest import Authority
 from tests.gateways import Lane, transport_of
-from tests.loops import run
+from tests.loops import VirtualLoop, run, run_virtually
 from tests.servers import Connection, Handler, RawBackend, responding, response
 
 UNKNOWN, HEALTHY, UNHEALTHY = Health.UNKNOWN, Health.HEALTHY, Health.UNHEALTHY
@@ -372,10 +371,7 @@ def test_a_check_that_does_not_end_is_the_only_one(caplog: pytest.LogCaptureFixt
         assert pool["a:80"].health is HEALTHY, "checks are made again"
         await prober.aclose()
 
-    try:
-        loop.run_until_complete(main())
-    finally:
-        loop.close()
+    run_virtually(main, loop)
     errors = [record.message for record in caplog.records if record.levelno == logging.ERROR]
     assert len(errors) == 1, "once"
     assert "Stubborn.look of backend a:80 goes on" in errors[0]
@@ -406,10 +402,7 @@ def test_checks_that_do_not_end_keep_no_others_waiting() -> None:
         stubborn.let_go.set()
         await prober.aclose()
 
-    try:
-        loop.run_until_complete(main())
-    finally:
-        loop.close()
+    run_virtually(main, loop)
 
 
 def test_the_gateway_ends_without_a_check_that_does_not(caplog: pytest.LogCaptureFixture) -> None:
@@ -428,10 +421,7 @@ def test_the_gateway_ends_without_a_check_that_does_not(caplog: pytest.LogCaptur
         await asyncio.sleep(1)
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
-    try:
-        loop.run_until_complete(main())
-    finally:
-        loop.close()
+    run_virtually(main, loop)
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "Stubborn.look of backend a:80" in record.message
@@ -684,33 +674,6 @@ def test_without_a_lifespan_there_are_no_checks(caplog: pytest.LogCaptureFixture
 # Many backends, several loops
 
 
-class VirtualSelector(selectors.DefaultSelector):
-    """Lets time pass instead of waiting, and counts how often somebody waited."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 0.0
-        self.waits = 0
-
-    def select(self, timeout: float | None = None) -> Any:
-        assert timeout is not None, "nothing would ever happen again"
-        if timeout > 0:
-            self.waits += 1
-            self.now += timeout
-        return super().select(0)
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop in which time passes as fast as it can."""
-
-    def __init__(self) -> None:
-        self.virtual = VirtualSelector()
-        super().__init__(self.virtual)
-
-    def time(self) -> float:
-        return self.virtual.now
-
-
 def test_ten_thousand_backends_wake_nobody_ten_thousand_times() -> None:
     asked: list[float] = []
     under_way = most = 0
@@ -735,14 +698,11 @@ def test_ten_thousand_backends_wake_nobody_ten_thousand_times() -> None:
     async def main() -> int:
         prober = Prober(pool, Clients())
         await asyncio.sleep(15)
-        waits = loop.virtual.waits
+        waits = loop.waits
         await prober.aclose()
         return waits
 
-    try:
-        waits = loop.run_until_complete(main())
-    finally:
-        loop.close()
+    waits = run_virtually(main, loop)
     assert {state.health for state in pool.states} == {HEALTHY}
     assert 28_000 < len(asked) < 33_000
     assert waits <= 15 / 0.02 + 10
@@ -778,10 +738,7 @@ def test_only_so_many_checks_at_a_time() -> None:
         assert {state.health for state in pool.states} == {UNHEALTHY}, "everybody has a turn"
         await prober.aclose()
 
-    try:
-        loop.run_until_complete(main())
-    finally:
-        loop.close()
+    run_virtually(main, loop)
     assert most == CONCURRENCY
     assert not under_way
 

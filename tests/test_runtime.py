@@ -7,7 +7,7 @@ import gc
 import logging
 import threading
 import weakref
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -26,14 +26,7 @@ from sticky_asgi.upstream.connections import Http1Client
 
 from . import servers
 from .apps import hello
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(10):
-            await main
-
-    asyncio.run(bounded())
+from .loops import run
 
 
 class App:
@@ -94,7 +87,7 @@ def test_lazily_once_per_loop(backend: servers.RawBackend) -> None:
         assert client.idle == 1
 
     for number in range(3):
-        run(main())
+        run(main)
         servers.eventually(lambda: not backend.open_connections)
         assert len(backend.connections) == number + 1
     gc.collect()
@@ -113,7 +106,7 @@ def test_several_loops_side_by_side(backend: servers.RawBackend) -> None:
         await ask(clients, pool)
         await asyncio.to_thread(barrier.wait, 10)
 
-    threads = [threading.Thread(target=run, args=(main(),)) for _ in range(3)]
+    threads = [threading.Thread(target=run, args=(main,)) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -129,7 +122,7 @@ def test_the_log_says_once_that_there_was_no_lifespan(caplog: pytest.LogCaptureF
             await clients_of(runtimes)
 
     for _ in range(3):
-        run(main())
+        run(main)
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("sticky_asgi", logging.WARNING)
     assert "was not started by a lifespan" in record.message
@@ -142,7 +135,7 @@ def test_the_log_says_nothing_with_a_lifespan(caplog: pytest.LogCaptureFixture) 
         async with runtimes.running():
             await clients_of(runtimes)
 
-    run(main())
+    run(main)
     assert caplog.records == []
 
 
@@ -158,7 +151,7 @@ def test_connections_are_closed_with_the_block(backend: servers.RawBackend) -> N
         assert client.idle == 0
         assert await clients_of(runtimes) is not clients, "from now on, lazily"
 
-    run(main())
+    run(main)
 
 
 def test_a_lazy_start_is_taken_over_by_a_lifespan(backend: servers.RawBackend) -> None:
@@ -173,7 +166,7 @@ def test_a_lazy_start_is_taken_over_by_a_lifespan(backend: servers.RawBackend) -
             assert managed is not client
         assert managed.idle == 0
 
-    run(main())
+    run(main)
 
 
 def test_a_request_during_the_change_finds_the_lifespans_clients() -> None:
@@ -193,7 +186,7 @@ def test_a_request_during_the_change_finds_the_lifespans_clients() -> None:
             gc.collect()
             assert await clients_of(runtimes) is managed
 
-    run(main())
+    run(main)
 
 
 def test_entered_by_two_at_once() -> None:
@@ -206,7 +199,7 @@ def test_entered_by_two_at_once() -> None:
     async def main() -> None:
         await asyncio.gather(enter(), enter())
 
-    run(main())
+    run(main)
 
 
 def test_entered_more_than_once() -> None:
@@ -224,7 +217,7 @@ def test_entered_more_than_once() -> None:
             pass
         assert app.log == ["startup", "shutdown"] * 2
 
-    run(main())
+    run(main)
 
 
 def test_lifespans_of_in_process_backends_run_once_each() -> None:
@@ -237,7 +230,7 @@ def test_lifespans_of_in_process_backends_run_once_each() -> None:
             assert (one.log, two.log) == (["startup"], ["startup"])
         assert (one.log, two.log) == (["startup", "shutdown"],) * 2
 
-    run(main())
+    run(main)
 
 
 def test_one_that_fails_to_start_stops_the_others() -> None:
@@ -249,7 +242,7 @@ def test_one_that_fails_to_start_stops_the_others() -> None:
             async with runtimes.running():
                 raise AssertionError("must not get here")
 
-    run(main())
+    run(main)
     assert sound.log == ["startup", "shutdown"]
 
 
@@ -273,7 +266,7 @@ def test_in_process_backends_find_the_state_of_their_lifespan() -> None:
             assert await response.read() == b"connection"
             await response.aclose()
 
-    run(main())
+    run(main)
 
 
 def test_pools_no_route_leads_to_are_closed(backend: servers.RawBackend) -> None:
@@ -291,7 +284,7 @@ def test_pools_no_route_leads_to_are_closed(backend: servers.RawBackend) -> None
                 await asyncio.sleep(0)
             assert kept.idle == 1
 
-    run(main())
+    run(main)
 
 
 def test_every_loop_follows_the_routes(backend: servers.RawBackend) -> None:
@@ -316,7 +309,7 @@ def test_every_loop_follows_the_routes(backend: servers.RawBackend) -> None:
     ended = asyncio.new_event_loop()
     ended.run_until_complete(runtimes.start(ended))
     ended.close()
-    threads = [threading.Thread(target=run, args=(main(),)) for _ in range(2)]
+    threads = [threading.Thread(target=run, args=(main,)) for _ in range(2)]
     for thread in threads:
         thread.start()
     barrier.wait(10)
@@ -335,4 +328,4 @@ def test_forgetting_pools_before_any_loop_runs() -> None:
     async def main() -> None:
         Runtimes(lambda: (in_process(a=hello()),)).follow_routes()
 
-    run(main())
+    run(main)

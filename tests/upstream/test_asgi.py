@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -20,20 +19,9 @@ from sticky_asgi.exceptions import (
     MalformedResponse,
 )
 from sticky_asgi.upstream import UpstreamRequest
-from sticky_asgi.upstream import asgi as lane
 from sticky_asgi.upstream.asgi import AsgiClient, AsgiExchange
-
-WAIT = 10.0
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(WAIT):
-            await main
-
-    asyncio.run(bounded())
-    # What was left open speaks up now, in the test that left it.
-    gc.collect()
+from tests.loops import run_and_collect as run
+from tests.loops import run_virtually
 
 
 class Body:
@@ -99,7 +87,7 @@ def test_a_whole_response() -> None:
         assert await response.read() == b""
         await settled(one)
 
-    run(main())
+    run(main)
 
 
 def test_what_the_app_is_told() -> None:
@@ -124,7 +112,7 @@ def test_what_the_app_is_told() -> None:
         await read_all(await one.send(request))
         await read_all(await one.send(get("OPTIONS", b"*")))
 
-    run(main())
+    run(main)
     scope = seen[0]
     assert (scope["type"], scope["method"], scope["scheme"]) == ("http", "POST", "https")
     assert (scope["path"], scope["raw_path"]) == ("/a/b/ä", b"/a%2Fb/%C3%A4")
@@ -159,7 +147,7 @@ def test_the_request_body(sent: Body | None, expected: list[tuple[bytes, bool]])
         await read_all(await one.send(get("POST", body=sent)))
         await settled(one)
 
-    run(main())
+    run(main)
     assert received.pop() == {"type": "http.disconnect"}, "after the response is complete"
     assert [(message["body"], message["more_body"]) for message in received] == expected
 
@@ -178,7 +166,7 @@ def test_the_app_may_end_before_its_response_is_read() -> None:
         await settled(one)
         assert await read_all(response) == [b"hello"]
 
-    run(main())
+    run(main)
 
 
 def test_pieces_come_one_by_one() -> None:
@@ -205,7 +193,7 @@ def test_pieces_come_one_by_one() -> None:
         assert response.at_end
         await response.aclose()
 
-    run(main())
+    run(main)
 
 
 def test_a_slow_reader_slows_the_app() -> None:
@@ -232,7 +220,7 @@ def test_a_slow_reader_slows_the_app() -> None:
         assert sent <= 13
         assert len(await read_all(response)) == 90
 
-    run(main())
+    run(main)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +243,7 @@ def test_responses_without_a_body(method: str, status: int) -> None:
         assert (response.status, response.headers) == (status, headers)
         assert await read_all(response) == []
 
-    run(main())
+    run(main)
 
 
 async def returns(scope: Scope, receive: Receive, send: Send) -> None:
@@ -355,7 +343,7 @@ def test_an_app_that_fails_is_a_backend_that_failed(
         assert "secret" not in str(caught.value)
         await settled(one)
 
-    run(main())
+    run(main)
 
 
 def test_an_app_that_raises_no_exception_but_something_else_failed_too() -> None:
@@ -373,7 +361,7 @@ def test_an_app_that_raises_no_exception_but_something_else_failed_too() -> None
             await one.send(get())
         await settled(one)
 
-    run(main())
+    run(main)
 
 
 def test_the_pieces_before_a_failure_are_delivered() -> None:
@@ -383,7 +371,7 @@ def test_the_pieces_before_a_failure_are_delivered() -> None:
         with pytest.raises(ConnectionLost):
             await response.read()
 
-    run(main())
+    run(main)
 
 
 def test_an_exception_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
@@ -391,7 +379,7 @@ def test_an_exception_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixt
         with pytest.raises(ConnectionLost):
             await client(raises).send(get())
 
-    run(main())
+    run(main)
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("sticky_asgi.upstream", logging.ERROR)
     assert record.message == "backend a raised an exception"
@@ -412,7 +400,7 @@ def test_what_comes_after_the_response_concerns_nobody(caplog: pytest.LogCapture
         assert await read_all(await one.send(get())) == [b"hello"]
         await settled(one)
 
-    run(main())
+    run(main)
     assert done == ["background task"]
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
 
@@ -432,7 +420,7 @@ def test_a_message_too_many_is_an_error_of_the_app() -> None:
         assert await read_all(await one.send(get())) == [b"hello"]
         await settled(one)
 
-    run(main())
+    run(main)
     assert errors == ["http.response.body sent after the response was complete"]
 
 
@@ -461,7 +449,7 @@ def test_a_request_body_that_breaks_off(error: GatewayError, reaction: str) -> N
         with pytest.raises(type(error)):
             await one.send(get("POST", body=Body(b"a", error=error)))
 
-    run(main())
+    run(main)
     assert seen == ["http.request", "http.disconnect"]
 
 
@@ -500,7 +488,7 @@ def test_a_reader_that_leaves_is_a_disconnect(head_first: bool) -> None:
         await ended.wait()
         await settled(one)
 
-    run(main())
+    run(main)
 
 
 def test_an_app_stuck_in_send_is_let_go() -> None:
@@ -518,11 +506,10 @@ def test_an_app_stuck_in_send_is_let_go() -> None:
         await response.aclose()
         await settled(one)
 
-    run(main())
+    run(main)
 
 
-def test_an_app_that_does_not_notice_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane, "DISCONNECT_GRACE", 0.01)
+def test_an_app_that_does_not_notice_is_cancelled() -> None:
     how: list[str] = []
 
     async def main() -> None:
@@ -538,7 +525,7 @@ def test_an_app_that_does_not_notice_is_cancelled(monkeypatch: pytest.MonkeyPatc
         await (await one.send(get())).aclose()
         await settled(one)
 
-    run(main())
+    run_virtually(main)
     assert how == ["cancelled"]
 
 
@@ -570,7 +557,7 @@ def test_a_loop_that_ends_leaves_nothing_open() -> None:
         assert not holding.done()
         assert not late.done()
 
-    run(main())
+    run(main)
 
 
 def test_many_calls_at_once() -> None:
@@ -591,7 +578,7 @@ def test_many_calls_at_once() -> None:
         await one.aclose()
         assert repr(one) == "<AsgiClient a [0 busy]>"
 
-    run(main())
+    run(main)
 
 
 def test_only_for_backends_in_process() -> None:

@@ -18,7 +18,8 @@ from sticky_asgi.upstream import (
     WebSocketEnded,
 )
 from sticky_asgi.upstream.asgi import AsgiClient
-from tests.upstream.test_asgi import run, settled
+from tests.loops import run_and_collect as run
+from tests.upstream.test_asgi import settled
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -112,7 +113,7 @@ def test_what_the_app_is_told(scheme: str, expected: str) -> None:
             }
         ]
 
-    run(main())
+    run(main)
 
 
 def test_what_the_app_answers() -> None:
@@ -133,7 +134,7 @@ def test_what_the_app_answers() -> None:
         await websocket.aclose()
         await settled(one)
 
-    run(main())
+    run(main)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ def test_a_bad_acceptance(options: dict[str, Any]) -> None:
             await one.open_websocket(handshake("a"))
         await settled(one)
 
-    run(main())
+    run(main)
 
 
 def test_refused_by_a_close() -> None:
@@ -172,7 +173,7 @@ def test_refused_by_a_close() -> None:
         await settled(one)
         await answer.aclose()
 
-    run(main())
+    run(main)
 
 
 def test_refused_by_a_response() -> None:
@@ -200,7 +201,7 @@ def test_refused_by_a_response() -> None:
         await answer.aclose()
         await settled(one)
 
-    run(main())
+    run(main)
 
 
 def test_a_refusal_that_nobody_reads() -> None:
@@ -218,7 +219,7 @@ def test_a_refusal_that_nobody_reads() -> None:
         await answer.aclose()
         await settled(one)
 
-    run(main())
+    run(main)
 
 
 @pytest.mark.parametrize("raises", [False, True])
@@ -246,7 +247,7 @@ def test_an_app_that_does_not_answer(
         assert caught.value.stage == ("body" if begun else "head")
         await settled(one)
 
-    run(main())
+    run(main)
     assert ("raised an exception" in caplog.text) is raises
 
 
@@ -270,7 +271,7 @@ def test_nobody_waits_for_the_answer_any_more(caplog: pytest.LogCaptureFixture) 
         assert gone == [{"type": "websocket.disconnect", "code": 1006, "reason": ""}]
 
     with caplog.at_level(logging.INFO):
-        run(main())
+        run(main)
     assert [record.levelname for record in caplog.records] == ["INFO"]
     assert "the client has left" in caplog.text
 
@@ -292,7 +293,7 @@ def test_nobody_waits_any_more_as_the_app_accepts() -> None:
         await settled(one)
         assert gone == [{"type": "websocket.disconnect", "code": 1006, "reason": ""}]
 
-    run(main())
+    run(main)
 
 
 @pytest.mark.parametrize("message", ["websocket.send", "http.response.start"])
@@ -322,7 +323,7 @@ def test_messages_out_of_order(message: str, accepted: bool) -> None:
         assert len(errors) == 1
         assert errors[0].startswith("unexpected ASGI message")
 
-    run(main())
+    run(main)
 
 
 # Messages
@@ -339,7 +340,7 @@ def test_both_ways() -> None:
         await websocket.aclose()
         assert not one.tasks
 
-    run(main())
+    run(main)
 
 
 def test_a_message_may_carry_the_other_kind_as_none() -> None:
@@ -357,7 +358,7 @@ def test_a_message_may_carry_the_other_kind_as_none() -> None:
         await websocket.aclose()
         await settled(one)
 
-    run(main())
+    run(main)
 
 
 def test_a_slow_reader_slows_the_app() -> None:
@@ -379,7 +380,7 @@ def test_a_slow_reader_slows_the_app() -> None:
         await websocket.aclose()
         await settled(one)
 
-    run(main())
+    run(main)
 
 
 def test_a_slow_app_slows_the_sender() -> None:
@@ -414,7 +415,7 @@ def test_a_slow_app_slows_the_sender() -> None:
         await websocket.aclose()
         await settled(one)
 
-    run(main())
+    run(main)
 
 
 # The end
@@ -446,7 +447,7 @@ def test_the_app_closes() -> None:
         await settled(one)
         assert got == [{"type": "websocket.disconnect", "code": 4001, "reason": "so long"}]
 
-    run(main())
+    run(main)
 
 
 def test_the_app_dies(caplog: pytest.LogCaptureFixture) -> None:
@@ -470,7 +471,7 @@ def test_the_app_dies(caplog: pytest.LogCaptureFixture) -> None:
         await websocket.aclose()
         await settled(one)
 
-    run(main())
+    run(main)
     assert "oops" in caplog.text
 
 
@@ -496,7 +497,7 @@ def test_whoever_waits_learns_of_the_end() -> None:
         await websocket.aclose()
         await settled(one)
 
-    run(main())
+    run(main)
 
 
 def test_an_app_that_sends_after_the_gateway_has_left(caplog: pytest.LogCaptureFixture) -> None:
@@ -516,7 +517,7 @@ def test_an_app_that_sends_after_the_gateway_has_left(caplog: pytest.LogCaptureF
         await websocket.aclose()
 
     with caplog.at_level(logging.ERROR):
-        run(main())
+        run(main)
     assert not caplog.records
 
 
@@ -540,7 +541,7 @@ def test_an_app_that_does_not_notice_is_cancelled(closes: bool) -> None:
         await websocket.aclose()
         assert cancelled == [True]
 
-    run(main())
+    run(main)
 
 
 def test_an_app_that_has_closed_may_go_on() -> None:
@@ -560,7 +561,7 @@ def test_an_app_that_has_closed_may_go_on() -> None:
         await settled(one)
         assert finished
 
-    run(main())
+    run(main)
 
 
 def test_let_go_without_a_close() -> None:
@@ -581,4 +582,4 @@ def test_let_go_without_a_close() -> None:
         with pytest.raises(WebSocketEnded):
             await websocket.send("more")
 
-    run(main())
+    run(main)

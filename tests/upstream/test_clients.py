@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -19,18 +19,11 @@ from sticky_asgi.upstream.httpx_client import HttpxClient
 
 from .. import servers
 from ..apps import hello
+from ..loops import run
 
 APP = hello()
 OTHER_APP = hello()
 MOCK = httpx.MockTransport(lambda request: httpx.Response(200))
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(10):
-            await main
-
-    asyncio.run(bounded())
 
 
 def client_of(clients: Clients, pool: Pool, id: str) -> UpstreamClient:
@@ -77,7 +70,7 @@ def test_one_for_each_backend_of_each_pool() -> None:
         await clients.aclose()
         assert repr(clients) == "<Clients of 0 pools>"
 
-    run(main())
+    run(main)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +135,7 @@ def test_a_client_is_kept_while_it_leads_to_the_same_place(
         assert client_of(clients, pool, "a") is after
         await clients.aclose()
 
-    run(main())
+    run(main)
 
 
 def test_another_app_of_the_same_id_gets_another_client() -> None:
@@ -158,7 +151,7 @@ def test_another_app_of_the_same_id_gets_another_client() -> None:
         assert (second.app, second.state) == (OTHER_APP, {"db": 1})
         await clients.aclose()
 
-    run(main())
+    run(main)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +186,7 @@ def test_a_retired_client_closes_its_idle_connections(
             assert backend.open_connections == 0
             await clients.aclose()
 
-        run(main())
+        run(main)
 
 
 def test_a_retired_client_finishes_what_it_has_begun(no_leaks: None) -> None:
@@ -220,7 +213,7 @@ def test_a_retired_client_finishes_what_it_has_begun(no_leaks: None) -> None:
             await asyncio.to_thread(backend.connection().done.wait, 5)
             assert backend.open_connections == 0
 
-        run(main())
+        run(main)
 
 
 def test_only_the_pools_of_the_routes_are_kept() -> None:
@@ -236,7 +229,7 @@ def test_only_the_pools_of_the_routes_are_kept() -> None:
         assert client_of(clients, goes, "a:80") is client_of(clients, goes, "a:80")
         await clients.aclose()
 
-    run(main())
+    run(main)
 
 
 def test_a_request_that_outlives_its_pool_leaves_no_connection(no_leaks: None) -> None:
@@ -254,4 +247,4 @@ def test_a_request_that_outlives_its_pool_leaves_no_connection(no_leaks: None) -
             assert backend.open_connections == 0
             await clients.aclose()
 
-        run(main())
+        run(main)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from types import ModuleType
 from typing import Any
 
@@ -31,6 +30,7 @@ from sticky_asgi.upstream import UpstreamRequest, check_transport
 from sticky_asgi.upstream.httpx_client import HttpxClient, HttpxExchange, family_of
 
 from .. import servers
+from ..loops import run_and_collect as run
 
 WAIT = 10.0
 BACKEND = Backend("http://backend.test:8000", id="a")
@@ -38,15 +38,6 @@ BACKEND = Backend("http://backend.test:8000", id="a")
 families = pytest.mark.parametrize(
     "family", [pytest.param(httpx, id="httpx"), pytest.param(httpx2, id="httpx2")]
 )
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(WAIT):
-            await main
-
-    asyncio.run(bounded())
-    gc.collect()
 
 
 class Body:
@@ -195,7 +186,7 @@ def test_nothing_is_added_and_nothing_is_changed(family: Any) -> None:
         ]  # fmt: skip
         assert await read_all(response) == b"no"
 
-    run(main())
+    run(main)
     (request,) = seen
     assert request.method == "pUT"
     assert request.extensions["target"] == b"/a%2Fb/../%zz;p?x=%20&&"
@@ -225,7 +216,7 @@ def test_timeouts_are_handed_over(family: Any) -> None:
         client = HttpxClient(BACKEND, Asks(), timeouts=Timeouts(connect=None))
         await read_all(await client.send(get()))
 
-    run(main())
+    run(main)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +242,7 @@ def test_a_socket_is_not_taken_for_localhost() -> None:
         with pytest.raises(ConnectError, match=r"/run/app.sock is a socket.*give it uds="):
             await client.send(get())
 
-    run(main())
+    run(main)
 
 
 @families
@@ -269,7 +260,7 @@ def test_responses_without_a_body(family: Any, method: str, status: int) -> None
         client = HttpxClient(BACKEND, transport, timeouts=Timeouts())
         assert await read_all(await client.send(get(method))) == b""
 
-    run(main())
+    run(main)
 
 
 @families
@@ -293,7 +284,7 @@ def test_pieces_come_one_by_one_and_the_reader_sets_the_pace(family: Any) -> Non
         assert double.counts == {"opened": 1, "iterated": 1, "closed": 1}
         assert response.at_end
 
-    run(main())
+    run(main)
 
 
 # Errors
@@ -334,7 +325,7 @@ def test_errors_before_the_head(
         assert str(error).startswith("backend a: ")
         assert isinstance(error.__cause__, getattr(family, name))
 
-    run(main())
+    run(main)
 
 
 @families
@@ -357,7 +348,7 @@ def test_errors_in_the_body(family: Any, name: str, expected: type[GatewayError]
         assert type(caught.value) is expected
         assert caught.value.stage == "body"
 
-    run(main())
+    run(main)
 
 
 def test_the_table_of_errors_is_complete() -> None:
@@ -381,7 +372,7 @@ def test_bugs_stay_what_they_are(family: Any, in_body: bool) -> None:
         with pytest.raises(ZeroDivisionError):
             await read_all(await client.send(get()))
 
-    run(main())
+    run(main)
 
 
 @families
@@ -393,7 +384,7 @@ def test_statuses_that_cannot_be_passed_on(family: Any, status: int) -> None:
         with pytest.raises(MalformedResponse, match=f"backend a answered {status}"):
             await client.send(get())
 
-    run(main())
+    run(main)
 
 
 @families
@@ -408,7 +399,7 @@ def test_a_response_that_is_refused_is_closed(family: Any) -> None:
             await double.client().send(get())
         assert double.counts == {"opened": 1, "iterated": 0, "closed": 1}
 
-    run(main())
+    run(main)
 
 
 @families
@@ -426,7 +417,7 @@ def test_a_request_body_that_breaks_off(family: Any, error: GatewayError) -> Non
         with pytest.raises(type(error)):
             await client.send(get("POST", body=Body(b"a", error=error)))
 
-    run(main())
+    run(main)
 
 
 @families
@@ -440,7 +431,7 @@ def test_a_transport_that_cancels_itself_does_not_hang_the_request(family: Any) 
         with pytest.raises(ConnectionLost, match="backend a: the exchange was cancelled"):
             await client.send(get())
 
-    run(main())
+    run(main)
 
 
 # Letting go
@@ -466,7 +457,7 @@ def test_cancelled_while_the_body_is_read(family: Any) -> None:
         await asyncio.gather(*client.tasks)
         assert double.counts == {"opened": 1, "iterated": 1, "closed": 1}
 
-    run(main())
+    run(main)
 
 
 @families
@@ -483,7 +474,7 @@ def test_let_go_before_the_body_is_read(family: Any) -> None:
         await asyncio.gather(*client.tasks)
         assert double.counts["closed"] == 1
 
-    run(main())
+    run(main)
 
 
 @families
@@ -501,7 +492,7 @@ def test_a_reader_that_leaves_lets_a_stuck_producer_go(family: Any) -> None:
         await asyncio.gather(*client.tasks)
         assert double.counts["closed"] == 1
 
-    run(main())
+    run(main)
 
 
 @families
@@ -528,7 +519,7 @@ def test_cancelled_before_the_head(family: Any) -> None:
             await sending
         await asyncio.gather(*client.tasks)
 
-    run(main())
+    run(main)
     assert how == ["cancelled"]
 
 
@@ -552,7 +543,7 @@ def test_cancelled_just_as_the_head_arrives(family: Any) -> None:
                 await asyncio.wait(client.tasks)
             assert double.counts["closed"] == double.counts["opened"], turns
 
-    run(main())
+    run(main)
 
 
 # Over sockets
@@ -569,7 +560,7 @@ def test_over_sockets(no_leaks: None, family: Any) -> None:
                 await read_all(await client.send(request))
 
     with servers.RawBackend(servers.echo) as backend:
-        run(main(backend.url))
+        run(lambda: main(backend.url))
         for request in backend.requests:
             assert (request.method, request.target, request.body) == ("POST", b"/a%2Fb?x", b"abcd")
             assert request.headers == [
@@ -588,7 +579,7 @@ def test_a_refused_connection(family: Any) -> None:
             assert type(caught.value) is ConnectError
 
     with servers.refusing_port() as port:
-        run(main(f"http://127.0.0.1:{port}"))
+        run(lambda: main(f"http://127.0.0.1:{port}"))
 
 
 @families
@@ -609,7 +600,7 @@ def test_idle_timeout_over_sockets(family: Any) -> None:
                 await response.read()
 
     with servers.RawBackend(stalls) as backend:
-        run(main(backend.url))
+        run(lambda: main(backend.url))
         stop.set()
 
 
@@ -645,7 +636,7 @@ def test_cancelled_requests_leak_no_connections(no_leaks: None, family: Any) -> 
                 assert await read_all(await client.send(get())) == b"ok"
 
     with servers.RawBackend(handler) as backend:
-        run(main(backend.url))
+        run(lambda: main(backend.url))
         stop.set()
 
 
