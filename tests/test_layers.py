@@ -39,7 +39,7 @@ LAYERS = (
         "websocket_options",
     ),
     ("balancers", "affinity", "health", "retries", "retry_budget", "events", "intents", "snapshot"),
-    ("groups", "lease", "observers", "pool", "pool_affinity", "waiting_queue"),
+    ("groups", "lease", "observers", "pool", "pool_affinity", "pool_checks", "waiting_queue"),
     ("closing", "upstream", "error_response", "lifespan", "routes"),
     (
         "client_body",

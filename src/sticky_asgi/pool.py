@@ -19,7 +19,7 @@ from typing import Any, Literal
 from .affinity import Affinity, AffinityStatus, AnnotatedCookie, Resolution
 from .backend import Backend, BackendState, Health, Intent
 from .balancers import Balancer, RoundRobin
-from .checks import check_object, check_type, is_amount
+from .checks import check_type, is_amount
 from .events import BackendsReplaced, DiscoveryRecovered, HealthChanged, PoolEvent
 from .exceptions import (
     BackendsBusy,
@@ -43,6 +43,7 @@ from .lease import Lease
 from .limits import Limits
 from .observers import Observers
 from .pool_affinity import PoolAffinity
+from .pool_checks import check_backends_and_affinity, check_policies
 from .request import RawHeaders, RequestInfo
 from .retries import Retry
 from .retry_budget import RetryBudget
@@ -170,40 +171,10 @@ class Pool:
         host: Literal["pass", "backend"] = "pass",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if not name or not name.isprintable():
-            raise ValueError(f"name must be printable and not empty, got {name!r}")
-        if host not in ("pass", "backend"):
-            raise ValueError(f"host must be 'pass' or 'backend', got {host!r}")
-        if panic not in ("all", "none"):
-            raise ValueError(f"panic must be 'all' or 'none', got {panic!r}")
-        if not isinstance(drain_header, bool):
-            raise ValueError(f"drain_header must be True or False, got {drain_header!r}")
-        if slow_start is not None and not (is_amount(slow_start) and slow_start > 0):
-            raise ValueError(
-                f"slow_start must be a positive number of seconds or None, got {slow_start!r}"
-            )
-        check_object("balancer", balancer, "pick")
-        if (backends is None) == (discovery is None):
-            raise ValueError(f"pool {name!r} takes either backends or discovery")
-        check_object("discovery", discovery, "watch")
-        check_type("watch", watch, WatchOptions)
-        if not isinstance(affinity, AnnotatedCookie):
-            check_object("affinity", affinity, "resolve", "issue")
-        elif discovery is None:
-            raise ValueError(
-                "affinity must be a SignedCookie without discovery: there is nobody to annotate it"
-            )
-        check_type("retry", retry, Retry, None)
-        check_type("timeouts", timeouts, Timeouts)
-        check_type("limits", limits, Limits)
-        check_type("tls", tls, TLS, None)
-        check_type("websocket", websocket, WebSocketOptions)
-        check_type("health_check", health_check, HealthCheck, None)
-        check_type("ejection", ejection, Ejection, None)
+        check_backends_and_affinity(name, backends, discovery, affinity)
         self.name = name
         self.balancer: Balancer = RoundRobin() if balancer is None else balancer
         self.retry = Retry(attempts=0) if retry is None else retry
-        self.retry_budget = RetryBudget(self.retry)
         self.timeouts = timeouts
         self.limits = limits
         self.tls = tls
@@ -219,6 +190,8 @@ class Pool:
         self.slow_start = slow_start
         self.panic: Literal["all", "none"] = panic
         self.drain_header = drain_header
+        check_policies(self)
+        self.retry_budget = RetryBudget(self.retry)
         #: When which backend is checked next, for whoever makes the checks.
         self.schedule = Schedule()
         #: Called when a check may be due earlier: other backends or policies, or one was ejected.
