@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import gc
-import sys
 import threading
-from collections.abc import Iterator
-
-import pytest
 
 from sticky_asgi import Pool
 from sticky_asgi.events import PoolEvent
@@ -16,15 +12,6 @@ from sticky_asgi.observers import Observers
 
 class Observer:
     def observe(self, pool: Pool, event: PoolEvent) -> None: ...
-
-
-@pytest.fixture
-def hasty() -> Iterator[None]:
-    """Threads that take turns as often as they can."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 def test_each_once_for_as_long_as_it_lives() -> None:

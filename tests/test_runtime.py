@@ -322,6 +322,37 @@ def test_every_loop_follows_the_routes(backend: servers.RawBackend) -> None:
     assert not new.followers
 
 
+def test_loops_may_start_while_another_thread_changes_the_routes(hasty: None) -> None:
+    class Elsewhere:
+        """Stands for a loop that is run by another thread."""
+
+        def call_soon_threadsafe(self, *call: object) -> None: ...
+
+    runtimes = Runtimes(lambda: ())
+    loops: list[Any] = [Elsewhere() for _ in range(400)]
+    has_some, is_over = threading.Event(), threading.Event()
+
+    async def main() -> None:
+        for number, loop in enumerate(loops):
+            await runtimes.start(loop)
+            if number == 100:
+                has_some.set()
+
+    def starting() -> None:
+        try:
+            run(main)
+        finally:
+            has_some.set()
+            is_over.set()
+
+    thread = threading.Thread(target=starting)
+    thread.start()
+    has_some.wait(10)
+    while not is_over.is_set():
+        runtimes.follow_routes()
+    thread.join(10)
+
+
 def test_forgetting_pools_before_any_loop_runs() -> None:
     Runtimes(lambda: ()).follow_routes()
 

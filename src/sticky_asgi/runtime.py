@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from weakref import WeakKeyDictionary
@@ -43,6 +44,8 @@ class Runtimes:
         self._pools = pools
         self._make_pool_follower = make_pool_follower
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
+        #: Nobody may add to it while another thread looks at all of it.
+        self._lock = threading.Lock()
         self._has_warned = False
 
     def get(self, loop: asyncio.AbstractEventLoop) -> Runtime | None:
@@ -51,10 +54,19 @@ class Runtimes:
 
     async def start(self, loop: asyncio.AbstractEventLoop) -> Runtime:
         """The resources of the running loop, started by its first request."""
-        runtime = self._by_loop[loop] = Runtime(Clients())
+        runtime = self._add(loop, Runtime(Clients()))
         self.expect_ends_of_drains()
         await self._close_with_loop(loop, runtime)
         return runtime
+
+    def _add(self, loop: asyncio.AbstractEventLoop, runtime: Runtime) -> Runtime:
+        with self._lock:
+            self._by_loop[loop] = runtime
+        return runtime
+
+    def _all(self) -> list[tuple[asyncio.AbstractEventLoop, Runtime]]:
+        with self._lock:
+            return list(self._by_loop.items())
 
     async def _close_with_loop(self, loop: asyncio.AbstractEventLoop, runtime: Runtime) -> None:
         # An event loop closes the asynchronous generators that are suspended in it when it ends
@@ -65,7 +77,7 @@ class Runtimes:
 
     def miss_lifespan(self) -> None:
         """Somebody misses what only a lifespan starts: say so if there was none."""
-        if not any(runtime.is_managed for runtime in list(self._by_loop.values())):
+        if not any(runtime.is_managed for _, runtime in self._all()):
             self._warn()
 
     def _warn(self) -> None:
@@ -89,8 +101,9 @@ class Runtimes:
 
     def _forget(self, loop: asyncio.AbstractEventLoop, runtime: Runtime) -> None:
         runtime.forget_drains()
-        if self._by_loop.get(loop) is runtime:
-            del self._by_loop[loop]
+        with self._lock:
+            if self._by_loop.get(loop) is runtime:
+                del self._by_loop[loop]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -112,7 +125,7 @@ class Runtimes:
             }
             previous = self._by_loop.get(loop)
             # In force before anything is awaited: a request in between must find it.
-            runtime = self._by_loop[loop] = Runtime(Clients(states), is_managed=True)
+            runtime = self._add(loop, Runtime(Clients(states), is_managed=True))
             stack.push_async_callback(runtime.clients.aclose)
             runtime.probers = Probers(runtime.clients)
             stack.push_async_callback(runtime.probers.aclose)
@@ -149,7 +162,7 @@ class Runtimes:
         state = pool[backend_id]
         if state.drain_until is None or state.wished is not Intent.DRAINING:
             return
-        for loop, runtime in list(self._by_loop.items()):
+        for loop, runtime in self._all():
             # One that has ended serves nobody any more.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(runtime.expect_end_of_drain, pool, state)
@@ -164,7 +177,7 @@ class Runtimes:
         """After a change of routes: have each loop close what none of them leads to any more, and
         check the pools that some lead to now. Any thread may call this.
         """
-        for loop in list(self._by_loop):
+        for loop, _ in self._all():
             # One that has ended holds nothing any more.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._follow_routes, loop)
