@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Mapping
 from itertools import pairwise
@@ -18,7 +17,6 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from pydantic_core import PydanticUndefined
 
 from sticky_asgi import (
     ConsistentHash,
@@ -54,6 +52,7 @@ from sticky_asgi.config_policies import (
 from sticky_asgi.health import CheckResult
 from sticky_asgi.units import DURATION_PATTERN, SIZE_PATTERN, parse_duration, parse_size
 from tests.conftest import Authority
+from tests.sections import assert_defaults
 
 SECRET = "an-old-secret-of-22-by"
 
@@ -316,13 +315,8 @@ def test_null_switches_a_policy_off() -> None:
     ],
 )
 def test_defaults_are_those_of_the_python_api(section: Any, api: Any) -> None:
-    """The file passes on only what is set; its defaults are what its schema says."""
-    parameters = inspect.signature(api).parameters
-    for name, field in section.model_fields.items():
-        default = parameters[name].default
-        stated = field.default
-        assert stated is not PydanticUndefined
-        assert stated == (type(stated)(default) if isinstance(default, tuple) else default), name
+    assert_defaults(section, api)
+    assert not any(field.is_required() for field in section.model_fields.values())
 
 
 # Variables

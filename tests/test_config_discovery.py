@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
-from pydantic_core import PydanticUndefined
 
 from sticky_asgi import (
     CookieSettings,
@@ -36,6 +35,7 @@ from sticky_asgi.config_discovery import (
 from sticky_asgi.discovery import DNS, File, KubernetesNamespace, KubernetesService
 from tests.discovery.kubernetes_cluster import cluster
 from tests.discovery.sources import snapshot
+from tests.sections import assert_defaults
 from tests.test_config import ONE
 
 SECRET = "an-old-secret-of-22-by"
@@ -192,12 +192,9 @@ def test_found_pools_stand_beside_those_of_the_file() -> None:
 )
 def test_keys_and_defaults_are_those_of_the_python_api(section: Any, api: Any) -> None:
     # A client of one's own, and what only tests replace, are nothing for a file.
-    parameters = dict(inspect.signature(api).parameters)
+    parameters = inspect.signature(api).parameters
     assert set(parameters) - set(section.model_fields) <= {"client", "clock", "sleep"}
-    for name, field in section.model_fields.items():
-        default = parameters[name].default
-        stated = inspect.Parameter.empty if field.default is PydanticUndefined else field.default
-        assert stated == default, name
+    assert_defaults(section, api)
 
 
 # Affinity
