@@ -324,6 +324,13 @@ def test_nothing_is_repeated_after_the_total_time() -> None:
         assert front.event().attempts == 1
 
 
+def test_nobody_pauses_for_longer_than_the_total_time() -> None:
+    retry = Retry(backoff=100_000, total_timeout=0.05)
+    with refusing(1) as urls, failing(*urls, retry=retry) as (front, _):
+        assert_error(front.request(), 502)
+        assert front.event().attempts == 1
+
+
 def test_all_refused_is_502_when_the_attempts_are_used_up(
     http: HttpImplementation, lane: Lane
 ) -> None:
