@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Generic, TypeVar
@@ -20,10 +21,10 @@ logger = logging.getLogger("sticky_asgi")
 
 T = TypeVar("T")
 
-#: A change that is much work is put in force so many times its work later, together with what
-#: follows; at most so many seconds.
+#: Where changes are much work, each is put in force so many times that work later, together with
+#: what follows; at most so many seconds.
 PATIENCE = 20
-MOST_PATIENCE = 0.06
+MOST_PATIENCE = 0.04
 
 #: Seconds that a source gets to end when it is not needed any more.
 FAREWELL = 1.0
@@ -65,7 +66,9 @@ class Follower(Generic[T]):
         self._spoke = asyncio.Event()
         self._newest: list[T] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._work = 0.0
+        #: Seconds of CPU time that the last change took, and the lesser of the last two: a single
+        #: one may have been held up by the garbage collector.
+        self._last_work = self._work = 0.0
         self._task: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -153,7 +156,7 @@ class Follower(Generic[T]):
     def _apply(self) -> None:
         (word,) = self._newest
         self._forget_newest()
-        began = self._loop.time()
+        began = time.thread_time()
         try:
             self._put_in_force(word)
         except ValueError as exc:
@@ -162,7 +165,8 @@ class Follower(Generic[T]):
             self._refuse(f"{type(exc).__name__}: {exc}", exc)
         else:
             self._recover()
-        self._work = self._loop.time() - began
+        work = time.thread_time() - began
+        self._work, self._last_work = min(work, self._last_work), work
         if self._status().has_snapshot:
             self._spoke.set()
 

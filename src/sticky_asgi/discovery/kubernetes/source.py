@@ -106,9 +106,9 @@ class Source(ABC, Generic[V]):
             async with self.server.connect() as api, Feed(memory.copy, api) as feed:
                 has_told = False
                 while True:
-                    began = time.perf_counter()
+                    began, used = time.perf_counter(), time.thread_time()
                     value = await self._look(memory)
-                    patience = min((time.perf_counter() - began) * SHARE, PATIENCE)
+                    patience = min((time.thread_time() - used) * SHARE, PATIENCE)
                     # After a failure that changed nothing, only a server that stays is back.
                     if value is not None and (
                         memory.told is None
