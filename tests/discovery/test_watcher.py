@@ -75,6 +75,34 @@ async def test_the_first_word_is_in_force_at_once() -> None:
     assert source.ended == 1
 
 
+@pytest.mark.parametrize(
+    "factory",
+    [
+        pytest.param(None, id="usual"),
+        # From Python 3.12 on.
+        pytest.param(getattr(asyncio, "eager_task_factory", None), id="eager"),
+    ],
+)
+def test_a_task_may_begin_at_once(factory: Any) -> None:
+    class Ready:
+        """A source that has its words ready."""
+
+        async def watch(self) -> AsyncIterator[Snapshot]:
+            yield snapshot("a")
+            yield snapshot("ab")
+            await asyncio.sleep(60)
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(factory)
+        pool = Pool("shop", discovery=Ready())
+        async with watching(pool) as watcher:
+            await watcher.wait_for_start()
+            await asyncio.sleep(0.1)
+            assert ids(pool) == ["a", "b"]
+
+    run_virtually(main)
+
+
 @virtually
 async def test_what_comes_together_is_put_in_force_together() -> None:
     source = Scripted(snapshot("a"))

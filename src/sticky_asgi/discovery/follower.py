@@ -85,6 +85,8 @@ class Follower(Generic[T]):
             task.add_done_callback(self._ending.discard)
 
     async def _run(self, watch: Callable[[], AsyncIterator[T]]) -> None:
+        # A task that begins eagerly would do so before `begin` knows that it is the one.
+        await asyncio.sleep(0)
         failures = 0
         while True:
             began = self._loop.time()
