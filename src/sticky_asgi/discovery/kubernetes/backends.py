@@ -124,17 +124,34 @@ class ServiceBackends:
         self.service: Service | None = None
         self.slices: dict[str, Slice] = {}
         self._worked: dict[str, _Worked] = {}
+        self._outside: Backend | None = None
 
     def remarks(self) -> tuple[str, ...]:
         """What is to be said of the Service to the operator: the same as long as it holds."""
-        if self.service is None:
+        service = self.service
+        if service is None:
             return ()
-        remarks = [str(warning) for warning in self.service.reading.warnings]
+        remarks = [str(warning) for warning in service.reading.warnings]
         try:
-            remark = scheme_of(self.service, self._port(self.service))[1]
+            port = self._port(service)
         except Unusable:
-            remark = None
-        return tuple(remarks if remark is None else [*remarks, remark])
+            return tuple(remarks)
+        more = scheme_of(service, port)[1], self._why_none(service)
+        return (*remarks, *(remark for remark in more if remark is not None))
+
+    def _why_none(self, service: Service) -> str | None:
+        """Why its endpoints are no backends, if none of them is one."""
+        parts = [part for part in self.slices.values() if part.endpoints]
+        if service.external_name is not None or not parts:
+            return None
+        parts = [part for part in parts if service.family in (None, part.family)]
+        if not parts:
+            return f"its endpoints are no backends: none has an {service.family} address"
+        place = self._place(service)
+        if any(_number(part, place) is not None for part in parts):
+            return None
+        name = f"the name {place.port!r}" if place.port else "no name"
+        return f"its endpoints are no backends: no port in their slices has {name}"
 
     def steps(self) -> Iterator[None]:
         """Work through the slices that have changed, one at each step.
@@ -194,9 +211,12 @@ class ServiceBackends:
         port = self._port(service)
         scheme = scheme_of(service, port)[0]
         try:
-            return Backend(f"{scheme}://{check_external_name(name)}:{port.number}")
+            backend = Backend(f"{scheme}://{check_external_name(name)}:{port.number}")
         except ValueError as exc:
             raise Unusable(str(exc)) from None
+        if self._outside is None or self._outside.url != backend.url:
+            self._outside = backend
+        return self._outside
 
     def _parts(self, service: Service) -> list[_Worked]:
         """The slices that count, worked through, in an order that depends on nothing else."""
@@ -220,7 +240,7 @@ class ServiceBackends:
         done = self._worked.get(part.name)
         before = done.known if done is not None and done.place == place else {}
         known: _ById = {}
-        number = part.ports.get(place.port, place.default)
+        number = _number(part, place)
         # It may be that only some slices have the port: pods need not agree what its name means.
         for endpoint in part.endpoints if number is not None else ():
             host = f"[{endpoint.address}]" if part.family == "IPv6" else endpoint.address
@@ -234,6 +254,11 @@ class ServiceBackends:
         if self.choice.identity == "address":
             return None
         return endpoint.name if self.choice.identity == "pod" else endpoint.uid
+
+
+def _number(part: Slice, place: _Place) -> int | None:
+    """The port that a slice's endpoints are asked at; None: they have none."""
+    return part.ports.get(place.port, place.default)
 
 
 def _known(endpoint: Endpoint, before: _Known | None, id: str, url: str) -> _Known:

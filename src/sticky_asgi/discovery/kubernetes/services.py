@@ -48,7 +48,7 @@ class Service:
         ports: Its TCP ports.
         family: The one of its IP families that counts; None where it names none.
         is_headless: Whether it has no address of its own.
-        external_name: The name that it stands for, if it is of that type.
+        external_name: The name that it stands for, if it is of that type; "" if that is missing.
         annotations: Its annotations.
         labels: Its labels.
         reading: What its annotations say.
@@ -91,9 +91,7 @@ def read_service(item: Mapping[str, Any], before: Service | None = None) -> Serv
             ),
             family=families[0],
             is_headless=spec.get("clusterIP") == "None",
-            external_name=(
-                str(spec.get("externalName")) if spec.get("type") == "ExternalName" else None
-            ),
+            external_name=_external_name(spec),
             annotations=dict(annotations),
             labels=dict(labels),
             reading=reading,
@@ -102,6 +100,15 @@ def read_service(item: Mapping[str, Any], before: Service | None = None) -> Serv
     except (AttributeError, IndexError, KeyError, TypeError) as exc:
         raise ValueError(f"{type(exc).__name__}: {exc}") from None
     return before if made == before else made
+
+
+def _external_name(spec: Mapping[str, Any]) -> str | None:
+    if spec.get("type") != "ExternalName":
+        return None
+    # The API does without only where the type is another. An empty one is said to be no name.
+    name = spec.get("externalName") or ""
+    check_type("externalName", name, str)
+    return str(name)
 
 
 def _read_port(port: Mapping[str, Any]) -> ServicePort:
