@@ -49,6 +49,7 @@ class Service:
         family: The one of its IP families that counts; None where it names none.
         is_headless: Whether it has no address of its own.
         external_name: The name that it stands for, if it is of that type; "" if that is missing.
+        has_client_ip: Whether kube-proxy is to send a client's address to one pod.
         annotations: Its annotations.
         labels: Its labels.
         reading: What its annotations say.
@@ -61,6 +62,7 @@ class Service:
     family: str | None
     is_headless: bool
     external_name: str | None
+    has_client_ip: bool
     annotations: Mapping[str, str]
     labels: Mapping[str, str]
     reading: Reading
@@ -92,6 +94,7 @@ def read_service(item: Mapping[str, Any], before: Service | None = None) -> Serv
             family=families[0],
             is_headless=spec.get("clusterIP") == "None",
             external_name=_external_name(spec),
+            has_client_ip=spec.get("sessionAffinity") == "ClientIP",
             annotations=dict(annotations),
             labels=dict(labels),
             reading=reading,
