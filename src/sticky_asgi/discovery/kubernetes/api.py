@@ -231,7 +231,7 @@ class ApiClient:
                         )
                     )
                     if response.status_code != 200:
-                        raise await _refusal(response, what)
+                        raise await _refusal(response, what, self._token_file)
             answer = Answer(response, what)
             stack.push_async_callback(answer.aclose)
             yield answer
@@ -304,7 +304,9 @@ def decode(text: bytes, what: str) -> Any:
         raise ApiError(f"{what}: the answer is no JSON: {exc}, in {shown!r}") from None
 
 
-async def _refusal(response: httpx.Response, what: str) -> ApiError:
+async def _refusal(
+    response: httpx.Response, what: str, token_file: str | os.PathLike[str] | None
+) -> ApiError:
     """The error that an answer with another status than 200 stands for."""
     body = bytearray()
     async for chunk in response.aiter_bytes():
@@ -318,6 +320,8 @@ async def _refusal(response: httpx.Response, what: str) -> ApiError:
     if not isinstance(status, dict):
         status = {}
     code = response.status_code
+    if code == 401 and token_file is not None:
+        what = f"{what}, with the token in {os.fspath(token_file)}"
     return refusal(
         {"reason": response.reason_phrase, **status, "code": code},
         what,
