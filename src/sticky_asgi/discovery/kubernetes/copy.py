@@ -155,6 +155,9 @@ def _resources(namespace: str, name: str | None, selector: str | None) -> tuple[
 class Feed:
     """Keeps a copy up to date in the event loop that runs, until it is left.
 
+    Nothing is asked for before what was asked for has come, and what has failed is asked for
+    first. So a server that refuses is asked once, and not once for each resource.
+
     Args:
         copy: The copy. Nobody else may feed it meanwhile.
         api: Whom to ask.
@@ -166,20 +169,30 @@ class Feed:
     def __init__(self, copy: Copy, api: ApiClient) -> None:
         self._copy = copy
         self._api = api
-        self._reflectors = (copy.services, copy.slices)
+        self._reflectors: tuple[Reflector[Any], ...] = (copy.services, copy.slices)
         self._event = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        # One after the other: where the first one fails, the second one need not be asked.
-        for reflector in self._reflectors:
+        in_turn = sorted(self._reflectors, key=lambda reflector: not reflector.has_failed)
+        for reflector in in_turn:
             await reflector.sync(self._api)
         self._copy.notify = self._event.set
-        for reflector in self._reflectors:
-            task = asyncio.create_task(reflector.follow(self._api))
+        turn = asyncio.Event()
+        turn.set()
+        for reflector in in_turn:
+            is_open = asyncio.Event()
+            task = asyncio.create_task(self._follow(reflector, turn, is_open))
             task.add_done_callback(self._on_end)
             self._tasks.append(task)
+            turn = is_open
         return self
+
+    async def _follow(
+        self, reflector: Reflector[Any], turn: asyncio.Event, is_open: asyncio.Event
+    ) -> None:
+        await turn.wait()
+        await reflector.follow(self._api, is_open.set)
 
     async def __aexit__(
         self,
