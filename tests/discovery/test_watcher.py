@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
@@ -317,6 +318,68 @@ async def test_the_start_may_begin_with_nothing() -> None:
         await watcher.wait_for_start()
     assert asyncio.get_running_loop().time() == 0
     assert not pool.watch_status.has_snapshot
+
+
+@virtually
+async def test_of_two_that_follow_the_last_one_ends_the_failure() -> None:
+    """As the loops of two threads do, of which one may be cut off."""
+    one, other = Scripted(snapshot("a"), DiscoveryError("away")), Scripted(snapshot("a"))
+    in_turn = itertools.chain([one, other], itertools.repeat(one))
+
+    class Both:
+        def watch(self) -> AsyncIterator[Snapshot]:
+            return next(in_turn).tell()
+
+    pool = Pool("shop", discovery=Both())
+    heard = Recorder(pool)
+    async with watching(pool), watching(pool):
+        await turn()
+        other.say(snapshot("ab"))
+        await asyncio.sleep(0.1)
+        assert ids(pool) == ["a", "b"]
+        assert (pool.watch_status.error, pool.watch_status.failures) == ("away", 1)
+        assert not any(isinstance(event, DiscoveryRecovered) for event in heard.events)
+        one.say(snapshot("abc"))
+        await asyncio.sleep(1)
+        assert (pool.watch_status.error, pool.watch_status.failures) == (None, 0)
+        assert heard.events[-1] == DiscoveryRecovered(pool="shop", failures=1)
+
+
+def test_two_that_fail_of_other_reasons_are_two_lines(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        sources = [Scripted(*[DiscoveryError(reason)] * 3) for reason in ("away", "forbidden")]
+        in_turn = itertools.cycle(sources)
+
+        class Both:
+            def watch(self) -> AsyncIterator[Snapshot]:
+                return next(in_turn).tell()
+
+        async with watching(Pool("shop", discovery=Both())) as watcher:
+            async with watching(watcher.pool):
+                await asyncio.sleep(5)
+        assert [len(source.began) for source in sources] == [3, 3]
+
+    run_virtually(main)
+    assert len(warnings_in(caplog)) == 2
+
+
+@virtually
+async def test_one_that_follows_no_more_leaves_its_failure_to_the_others() -> None:
+    one, other = Scripted(DiscoveryError("away")), Scripted(snapshot("a"))
+    in_turn = iter([one, other])
+
+    class Both:
+        def watch(self) -> AsyncIterator[Snapshot]:
+            return next(in_turn).tell()
+
+    pool = Pool("shop", discovery=Both())
+    async with watching(pool) as failing, watching(pool):
+        await turn()
+        assert pool.watch_status.error == "away"
+        await failing.aclose()
+        other.say(snapshot("ab"))
+        await asyncio.sleep(0.1)
+        assert pool.watch_status.error is None
 
 
 @virtually

@@ -78,6 +78,7 @@ class Follower(Generic[T]):
     def end(self) -> None:
         """Follow nobody any more. What is in force stays."""
         self._forget_newest()
+        self._status().forget(self)
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -136,7 +137,7 @@ class Follower(Generic[T]):
         else:
             reason, bug = f"{type(error).__name__}: {error}", error
         status = self._status()
-        if status.fail(reason):
+        if status.fail(reason, self):
             kept = "kept" if status.has_snapshot else "not known yet"
             logger.warning("%s: discovery fails: %s (its backends are %s)",
                            self.name, reason, kept, exc_info=bug)  # fmt: skip
@@ -170,12 +171,12 @@ class Follower(Generic[T]):
 
     def _refuse(self, reason: str, bug: Exception | None) -> None:
         """The word cannot be put in force. The source is followed on: it may say another."""
-        if self._status().fail(reason):
+        if self._status().fail(reason, self):
             logger.warning("%s: discovery says what cannot be: %s", self.name, reason, exc_info=bug)
         self._on_failure(reason, 0.0)
 
     def _recover(self) -> None:
-        failures = self._status().recover()
+        failures = self._status().recover(self)
         if failures:
             logger.info("%s: discovery is back", self.name)
             self._on_recovery(failures)
