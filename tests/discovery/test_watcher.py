@@ -311,6 +311,25 @@ async def test_the_start_waits_and_then_says_why() -> None:
     )
 
 
+@pytest.mark.parametrize("is_removed", [True, False], ids=["no such pool", "no discovery"])
+def test_the_start_does_not_wait_for_what_a_reload_has_taken_away(is_removed: bool) -> None:
+    async def main() -> None:
+        pool = Pool("shop", discovery=Scripted())
+        watchers = Watchers()
+        watchers.follow([pool])
+        waiting = asyncio.ensure_future(watchers.wait_for_start())
+        await turn()
+        if is_removed:
+            watchers.follow([])
+        else:
+            pool.adopt(Pool("shop", ["http://a"]))
+        await waiting
+        assert asyncio.get_running_loop().time() < 1
+        await watchers.aclose()
+
+    run_virtually(main)
+
+
 @virtually
 async def test_the_start_may_begin_with_nothing() -> None:
     pool = Pool("shop", discovery=Scripted(), watch=WatchOptions(start="empty"))

@@ -71,12 +71,16 @@ class Follower(Generic[T]):
 
     def begin(self, watch: Callable[[], AsyncIterator[T]]) -> None:
         """Follow this source, and no other any more."""
-        self.end()
+        self._leave()
         self._task = self._loop.create_task(self._run(watch))
         self._task.add_done_callback(_report)
 
     def end(self) -> None:
-        """Follow nobody any more. What is in force stays."""
+        """Follow nobody any more. What is in force stays, and nobody waits for a first word."""
+        self._leave()
+        self._spoke.set()
+
+    def _leave(self) -> None:
         self._forget_newest()
         self._status().forget(self)
         task, self._task = self._task, None
