@@ -103,8 +103,10 @@ class ApiServer:
         url, token_file = self.url, self.token_file
         if url is None:
             url, token_file = _own_url(), token_file or ACCOUNT / "token"
+        # The system's authorities are 30 milliseconds of reading.
+        context = await asyncio.to_thread(self._context, url)
         transport = httpx.AsyncHTTPTransport(
-            verify=self._context(url), trust_env=False, socket_options=_keep_alive()
+            verify=context, trust_env=False, socket_options=_keep_alive()
         )
         async with httpx.AsyncClient(base_url=url, transport=transport, trust_env=False) as client:
             yield ApiClient(client, token_file)
