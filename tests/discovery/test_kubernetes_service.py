@@ -313,7 +313,7 @@ def test_endpoints_that_are_no_backends_are_one_line(caplog: pytest.LogCaptureFi
         run(main)
 
 
-def test_a_client_ip_is_not_read_which_whoever_looks_is_told(
+def test_whoever_looks_is_told_what_is_not_read(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def main() -> None:
@@ -321,7 +321,7 @@ def test_a_client_ip_is_not_read_which_whoever_looks_is_told(
             await told.next()
             await opened(k8s)
             k8s.fake.patch("services", "shop", "web", {"spec": {"sessionAffinity": "ClientIP"}})
-            k8s.annotate_service("web", {"note": "x"})
+            k8s.annotate(load_balancer_method="drr")
             assert await told.is_silent()
             k8s.pods("a")
             assert pods_of(await told.next()) == ["a"]
@@ -329,8 +329,11 @@ def test_a_client_ip_is_not_read_which_whoever_looks_is_told(
     caplog.set_level(logging.DEBUG, "sticky_asgi.discovery")
     with cluster() as k8s:
         run(main)
-    (line,) = [one for one in caplog.messages if "sessionAffinity" in one]
-    assert line.startswith("kubernetes: service shop/web: sessionAffinity=ClientIP is not read")
+    client_ip, method = [one for one in caplog.messages if "not read" in one]
+    assert client_ip.startswith("kubernetes: service shop/web: sessionAffinity=ClientIP is not")
+    assert method.startswith(
+        "kubernetes: service shop/web: traefik.ingress.kubernetes.io/load-balancer-method='drr'"
+    )
     assert messages(caplog) == []
 
 

@@ -51,6 +51,8 @@ def test_the_same_again_is_the_same_object() -> None:
         pytest.param({"metadata": {}}, id="no name"),
         pytest.param({"spec": {"type": "ExternalName", "externalName": 7}}, id="external name"),
         pytest.param({"spec": {"ports": [{"port": "http"}]}}, id="port no number"),
+        pytest.param({"spec": {"ipFamilies": ["IPv4\n"]}}, id="family"),
+        pytest.param({"spec": {"ipFamilies": [[]]}}, id="family no text"),
         pytest.param({"spec": {"ports": [{"port": float("inf")}]}}, id="port without end"),
         pytest.param({"spec": {"ports": [{"port": 1, "name": 5}]}}, id="name no text"),
         pytest.param({"spec": {"ports": [{"port": 1, "appProtocol": 5}]}}, id="protocol no text"),

@@ -87,16 +87,14 @@ class Copy:
 
     def _on_service(self, before: Service | None, now: Service | None) -> None:
         service = now or before
-        if now is not None and now.has_client_ip and not (before and before.has_client_ip):
-            logger.debug(
-                "kubernetes: service %s/%s: sessionAffinity=ClientIP is not read: it is for "
-                "kube-proxy, which the gateway's requests do not pass",
-                self.namespace,
-                now.name,
-            )
         if service is not None:
             self._view(service.name).service = now
             self._has_changed(service.name)
+        if now is not None:
+            known = () if before is None else before.notes
+            for note in now.notes:
+                if note not in known:
+                    logger.debug("kubernetes: service %s/%s: %s", self.namespace, now.name, note)
 
     def _on_slice(self, before: Slice | None, now: Slice | None) -> None:
         if before is not None:

@@ -68,6 +68,18 @@ class Service:
     reading: Reading
     understood: Mapping[str, str]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is different here and does no harm."""
+        notes = tuple(map(str, self.reading.notes))
+        if not self.has_client_ip:
+            return notes
+        return (
+            *notes,
+            "sessionAffinity=ClientIP is not read: it is for kube-proxy, which the gateway's "
+            "requests do not pass",
+        )
+
 
 def read_service(item: Mapping[str, Any], before: Service | None = None) -> Service:
     """Read a Service.
@@ -82,7 +94,9 @@ def read_service(item: Mapping[str, Any], before: Service | None = None) -> Serv
     try:
         metadata, spec = item["metadata"], item["spec"]
         annotations, labels = metadata.get("annotations") or {}, metadata.get("labels") or {}
-        families = spec.get("ipFamilies") or (None,)
+        family = (spec.get("ipFamilies") or (None,))[0]
+        if family not in (None, "IPv4", "IPv6"):
+            raise ValueError(f"ipFamilies must be of IPv4 and IPv6, got {family!r}")
         reading, understood = _reading(annotations, labels, before)
         made = Service(
             name=metadata["name"],
@@ -91,7 +105,7 @@ def read_service(item: Mapping[str, Any], before: Service | None = None) -> Serv
                 for port in spec.get("ports") or ()
                 if (port.get("protocol") or "TCP") == "TCP"
             ),
-            family=families[0],
+            family=family,
             is_headless=spec.get("clusterIP") == "None",
             external_name=_external_name(spec),
             has_client_ip=spec.get("sessionAffinity") == "ClientIP",
