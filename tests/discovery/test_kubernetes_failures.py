@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from sticky_asgi import DiscoveryError
 from sticky_asgi.discovery import KubernetesService
-from sticky_asgi.discovery.kubernetes import api, reflector
+from sticky_asgi.discovery.kubernetes import api, copy, reflector
 from sticky_asgi.testing.kubernetes import KubernetesError, endpoint, endpoint_slice, service
 from tests.loops import run
 from tests.servers import RawBackend, refusing_port, serve
@@ -312,7 +312,9 @@ def test_rbac_of_watches(resource: str) -> None:
         pytest.param(WATCHED, id="both"),
     ],
 )
-def test_a_server_that_refuses_watches_is_asked_once_a_step(refused: tuple[str, ...]) -> None:
+def test_a_server_that_refuses_watches_is_asked_once_a_step(
+    refused: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def main() -> None:
         source = k8s.source()
         async with following(source.watch()) as told:
@@ -329,6 +331,8 @@ def test_a_server_that_refuses_watches_is_asked_once_a_step(refused: tuple[str, 
             assert pods_of(await told.next()) == ["a"]
             await opened(k8s)
 
+    # However busy the machine is.
+    monkeypatch.setattr(copy, "TURN", 60)
     with cluster() as k8s:
         for resource in refused:
             k8s.fake.forbid("watch", resource)
@@ -537,6 +541,22 @@ def test_a_server_that_does_not_answer(verb: str, monkeypatch: pytest.MonkeyPatc
         k8s.fake.hang(verb, times=2)
         run(main)
         k8s.fake.release()
+
+
+def test_a_server_that_says_nothing_of_one_resource_is_heard_of_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        async with following(k8s.source().watch()) as told:
+            await told.next()
+            k8s.pods("a")
+            assert pods_of(await told.next()) == ["a"]
+        k8s.fake.release()
+
+    monkeypatch.setattr(copy, "TURN", 0.05)
+    with cluster() as k8s:
+        k8s.fake.hang("watch", "services")
+        run(main)
 
 
 def test_a_list_that_breaks_off() -> None:

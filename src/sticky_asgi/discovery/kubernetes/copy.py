@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,6 +24,10 @@ logger = logging.getLogger("sticky_asgi.discovery")
 #: Objects in one answer. It is decoded without a pause: a full slice has a hundred endpoints.
 SERVICES_PAGE = 100
 SLICES_PAGE = 5
+
+#: Seconds for which one stream has to be waited for before the other one is asked for: who
+#: refuses does so at once, and who says nothing of one may well speak of the other.
+TURN = 1.0
 
 
 class Copy:
@@ -153,8 +158,8 @@ def _resources(namespace: str, name: str | None, selector: str | None) -> tuple[
 class Feed:
     """Keeps a copy up to date in the event loop that runs, until it is left.
 
-    Nothing is asked for before what was asked for has come, and what has failed is asked for
-    first. So a server that refuses is asked once, and not once for each resource.
+    It begins with one request at a time, and first with what has failed before. So a server that
+    refuses is asked once, and not once for each resource.
 
     Args:
         copy: The copy. Nobody else may feed it meanwhile.
@@ -189,7 +194,9 @@ class Feed:
     async def _follow(
         self, reflector: Reflector[Any], turn: asyncio.Event, is_open: asyncio.Event
     ) -> None:
-        await turn.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TURN):
+                await turn.wait()
         await reflector.follow(self._api, is_open.set)
 
     async def __aexit__(
