@@ -141,6 +141,30 @@ def test_pods_that_resolve_a_port_differently_are_in_different_slices() -> None:
     assert urls(view) == ["http://10.0.0.1:8080", "http://10.0.0.2:9090"]
 
 
+@pytest.mark.parametrize("identity", ["pod", "uid", "address"])
+def test_a_port_that_gets_another_name_keeps_who_is_there(identity: Identity) -> None:
+    """The Service says so first, and its slices a moment later."""
+    view = backends_of(
+        a_slice(endpoint("10.0.0.1", pod="a"), endpoint("10.0.0.2", pod="b"), ports={"http": 80}),
+        service=a_service(ports={"http": 80}),
+        choice=Choice(identity=identity),
+    )
+    before = view.snapshot().backends
+    view.service = a_service(ports={"web": 80})
+    assert list(map(id, view.snapshot().backends)) == list(map(id, before))
+    # Meanwhile one is not ready any more, one goes, and one comes whose port nobody knows.
+    moved = endpoint("10.0.0.1", pod="a", ready=False), endpoint("10.0.0.2", pod="c")
+    view.slices["web-1"] = a_slice(*moved, ports={"http": 80})
+    snapshot = view.snapshot()
+    assert list(map(id, snapshot.backends)) == [id(before[0])]
+    assert list(snapshot.intents.values()) == [Intent.DOWN]
+    view.slices["web-1"] = a_slice(*moved, ports={"web": 80})
+    after = view.snapshot().backends
+    assert after[0] is before[0]
+    assert after[1] is not before[1]
+    assert [backend.metadata["pod"] for backend in after] == ["a", "c"]
+
+
 def test_a_headless_service() -> None:
     part = a_slice(endpoint("10.0.0.1", pod="a"), ports=None)
     service = a_service(cluster_ip=None, ports=None)
@@ -345,7 +369,7 @@ def test_remarks() -> None:
     assert backends_of(choice=Choice(port="no")).remarks() == ()
 
 
-NO_NUMBER = "its endpoints are no backends: no port in their slices has the name 'http'"
+NO_NUMBER = "none of its endpoints becomes a backend: no port in their slices has the name 'http'"
 
 
 @pytest.mark.parametrize(
@@ -361,7 +385,7 @@ NO_NUMBER = "its endpoints are no backends: no port in their slices has the name
         pytest.param(
             {"ports": {"http": 80}, "ip_families": ["IPv6"]},
             {"http": 8080},
-            ("its endpoints are no backends: none has an IPv6 address",),
+            ("none of its endpoints becomes a backend: none is IPv6",),
             id="another family",
         ),
     ],

@@ -140,18 +140,18 @@ class ServiceBackends:
         return (*remarks, *(remark for remark in more if remark is not None))
 
     def _why_none(self, service: Service) -> str | None:
-        """Why its endpoints are no backends, if none of them is one."""
+        """Why none of its endpoints becomes a backend, if that is so."""
         parts = [part for part in self.slices.values() if part.endpoints]
         if service.external_name is not None or not parts:
             return None
         parts = [part for part in parts if service.family in (None, part.family)]
         if not parts:
-            return f"its endpoints are no backends: none has an {service.family} address"
+            return f"none of its endpoints becomes a backend: none is {service.family}"
         place = self._place(service)
         if any(_number(part, place) is not None for part in parts):
             return None
         name = f"the name {place.port!r}" if place.port else "no name"
-        return f"its endpoints are no backends: no port in their slices has {name}"
+        return f"none of its endpoints becomes a backend: no port in their slices has {name}"
 
     def steps(self) -> Iterator[None]:
         """Work through the slices that have changed, one at each step.
@@ -238,10 +238,13 @@ class ServiceBackends:
 
     def _work(self, part: Slice, place: _Place) -> None:
         done = self._worked.get(part.name)
-        before = done.known if done is not None and done.place == place else {}
+        before = {} if done is None else done.known
         known: _ById = {}
         number = _number(part, place)
-        # It may be that only some slices have the port: pods need not agree what its name means.
+        if number is None:
+            # It may be that only some slices have the port: pods need not agree what its name
+            # means. Or a Service has given it another name, and its slices follow in a moment.
+            known = _still_there(part.endpoints, before)
         for endpoint in part.endpoints if number is not None else ():
             host = f"[{endpoint.address}]" if part.family == "IPv6" else endpoint.address
             at = f"{host}:{number}"
@@ -265,7 +268,7 @@ def _known(endpoint: Endpoint, before: _Known | None, id: str, url: str) -> _Kno
     if before is not None and before.near.url == url:
         if before.endpoint == endpoint:
             return before
-        if before.endpoint.is_same_place(endpoint):
+        if before.endpoint.place == endpoint.place:
             return _Known(endpoint, before.near, before.distant)
     about = {
         "pod": endpoint.name,
@@ -275,6 +278,13 @@ def _known(endpoint: Endpoint, before: _Known | None, id: str, url: str) -> _Kno
     }
     metadata = {key: value for key, value in about.items() if value is not None}
     return _Known(endpoint, Backend(url, id=id, metadata=metadata))
+
+
+def _still_there(endpoints: Iterable[Endpoint], before: _ById) -> _ById:
+    """Those that were known and are where they were, with what is said of them now."""
+    ids = {one.endpoint.place: id for id, one in before.items()}
+    found = [(ids[one.place], one) for one in endpoints if one.place in ids]
+    return {id: _Known(one, before[id].near, before[id].distant) for id, one in found}
 
 
 def _merge(joined: _ById, more: _ById) -> None:

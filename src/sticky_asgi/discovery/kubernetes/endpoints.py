@@ -38,9 +38,10 @@ class Endpoint(NamedTuple):
     intent: Intent = Intent.ACTIVE
     hints: tuple[str, ...] = ()
 
-    def is_same_place(self, other: Endpoint) -> bool:
-        """Whether only its conditions or its hints differ, if anything does."""
-        return self[:5] == other[:5]
+    @property
+    def place(self) -> tuple[str | None, ...]:
+        """What it is, without its conditions and hints."""
+        return self[:5]
 
 
 class Slice(NamedTuple):
