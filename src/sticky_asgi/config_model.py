@@ -348,6 +348,16 @@ class PoliciesSection(Section):
         False, description="true: any response with Sticky-Drain: 1 drains its backend."
     )
 
+    def make_affinity(
+        self, secrets: Sequence[str], *, is_annotated: bool
+    ) -> SignedCookie | AnnotatedCookie | None:
+        """What binds visitors; arguments as those of `make_pool`."""
+        if self.affinity is not None:
+            return self.affinity.make(secrets)
+        if is_annotated and "affinity" not in self.model_fields_set:
+            return AnnotatedCookie(secrets)
+        return None
+
     def make_pool(
         self,
         name: str,
@@ -370,18 +380,13 @@ class PoliciesSection(Section):
             watch: How that is followed.
             is_annotated: Whether annotations say what affinity is, where the file does not.
         """
-        affinity: SignedCookie | AnnotatedCookie | None = None
-        if self.affinity is not None:
-            affinity = self.affinity.make(secrets)
-        elif is_annotated and "affinity" not in self.model_fields_set:
-            affinity = AnnotatedCookie(secrets)
         return Pool(
             name,
             backends,
             discovery=discovery,
             watch=watch or WatchOptions(),
             balancer=self.balancer.build(),
-            affinity=affinity,
+            affinity=self.make_affinity(secrets, is_annotated=is_annotated),
             retry=None if self.retry is None else self.retry.build(),
             timeouts=self.timeouts.build(),
             limits=self.limits.build(),

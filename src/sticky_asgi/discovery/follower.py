@@ -74,13 +74,18 @@ class Follower(Generic[T]):
 
     def begin(self, watch: Callable[[], AsyncIterator[T]]) -> None:
         """Follow this source, and no other any more."""
-        self.end()
+        self._leave()
         self._task = self._loop.create_task(self._run(watch))
         self._task.add_done_callback(_report)
 
     def end(self) -> None:
-        """Follow nobody any more. What is in force stays."""
+        """Follow nobody any more. What is in force stays, and nobody waits for a first word."""
+        self._leave()
+        self._spoke.set()
+
+    def _leave(self) -> None:
         self._forget_newest()
+        self._status().forget(self)
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -88,6 +93,8 @@ class Follower(Generic[T]):
             task.add_done_callback(self._ending.discard)
 
     async def _run(self, watch: Callable[[], AsyncIterator[T]]) -> None:
+        # A task that begins eagerly would do so before `begin` knows that it is the one.
+        await asyncio.sleep(0)
         failures = 0
         while True:
             began = self._loop.time()
@@ -137,7 +144,7 @@ class Follower(Generic[T]):
         else:
             reason, bug = f"{type(error).__name__}: {error}", error
         status = self._status()
-        if status.fail(reason):
+        if status.fail(reason, self):
             kept = "kept" if status.has_snapshot else "not known yet"
             logger.warning("%s: discovery fails: %s (its backends are %s)",
                            self.name, reason, kept, exc_info=bug)  # fmt: skip
@@ -172,12 +179,12 @@ class Follower(Generic[T]):
 
     def _refuse(self, reason: str, bug: Exception | None) -> None:
         """The word cannot be put in force. The source is followed on: it may say another."""
-        if self._status().fail(reason):
+        if self._status().fail(reason, self):
             logger.warning("%s: discovery says what cannot be: %s", self.name, reason, exc_info=bug)
         self._on_failure(reason, 0.0)
 
     def _recover(self) -> None:
-        failures = self._status().recover()
+        failures = self._status().recover(self)
         if failures:
             logger.info("%s: discovery is back", self.name)
             self._on_recovery(failures)

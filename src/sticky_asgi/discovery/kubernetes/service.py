@@ -48,7 +48,8 @@ class KubernetesService(Source[Snapshot]):
             hints are not looked at. `Backend.metadata["zone"]` has each one's zone in any case.
         external_name: Whether a Service of type ExternalName is a backend, by that name. Default
             False, since whoever may edit the Service then says where requests go. Names of this
-            machine, loopback and link-local addresses are refused in any case.
+            machine, loopback and link-local addresses and clouds' metadata services are refused in
+            any case.
 
     Raises:
         ValueError: A value that cannot be, naming it.
