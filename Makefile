@@ -33,6 +33,8 @@ KUBECTL_IGNORE := --ignore=tests/test_kubernetes_manifests.py --ignore-glob='*_k
 # What asks no library for anything, and what takes its time to say the same once more.
 FLOOR_ALIKE := --ignore=tests/balancers --ignore=tests/health --ignore=tests/testing \
 	--ignore=tests/test_chaos.py --ignore=tests/test_websocket_chaos.py \
+	--ignore=tests/test_drain.py --ignore=tests/test_garbage.py --ignore=tests/test_servers.py \
+	--ignore=tests/upstream/test_connections.py \
 	--ignore=tests/discovery/test_kubernetes_gateway.py \
 	--ignore=tests/discovery/test_kubernetes_recovery.py
 # Tests of the documentation and the examples need FastAPI, which needs a newer Starlette. What
