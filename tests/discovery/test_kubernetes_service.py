@@ -144,6 +144,25 @@ def test_a_service_that_does_not_exist_has_no_backends(caplog: pytest.LogCapture
         run(main)
 
 
+@pytest.mark.parametrize("name", ["host-header", "host"])
+def test_what_only_counts_in_a_namespace_is_said_once(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with following(k8s.source().watch()) as told:
+            await told.next()
+            assert messages(caplog) == []
+            k8s.annotate_service("web", {f"sticky-asgi/{name}": "backend"})
+            for number in range(2):
+                k8s.annotate(session_cookie_name=f"c{number}")
+                await told.next()
+            (said,) = messages(caplog)
+            assert "annotations say of routes and of the Host header" in said
+
+    with cluster() as k8s:
+        run(main)
+
+
 def test_a_service_that_is_deleted_and_comes_back() -> None:
     async def main() -> None:
         async with following(k8s.source().watch()) as told:
