@@ -4,6 +4,7 @@
 # make bench   what a request costs here and with others, as a table (takes half an hour)
 # make autobahn   Autobahn's WebSocket test suite against the gateway (needs a Python 2.7)
 # make chaos   faults on purpose, under load, against the gateway (takes five minutes)
+# make coverage   the tests with the current libraries, and which lines they leave out
 # make floor   the tests with the oldest supported libraries only
 # make real-clients  get what the tests with Streamlit, Gradio and socket.io need, Node and Chromium
 # make kubectl   get what drives the fake Kubernetes API server in the tests, and renders manifests
@@ -32,6 +33,8 @@ KUBECTL_IGNORE := --ignore=tests/test_kubernetes_manifests.py --ignore-glob='*_k
 # What asks no library for anything, and what takes its time to say the same once more.
 FLOOR_ALIKE := --ignore=tests/balancers --ignore=tests/health --ignore=tests/testing \
 	--ignore=tests/test_chaos.py --ignore=tests/test_websocket_chaos.py \
+	--ignore=tests/test_drain.py --ignore=tests/test_garbage.py --ignore=tests/test_servers.py \
+	--ignore=tests/upstream/test_connections.py \
 	--ignore=tests/discovery/test_kubernetes_gateway.py \
 	--ignore=tests/discovery/test_kubernetes_recovery.py
 # Tests of the documentation and the examples need FastAPI, which needs a newer Starlette. What
@@ -66,7 +69,7 @@ test: lint floor
 		echo 'Skipped: the tests with kubectl'; \
 		ignored="$$ignored $(KUBECTL_IGNORE)"; \
 	fi; \
-	.venv/bin/python -m pytest $(PYTEST_OPTIONS) $$ignored --cov --cov-report=term:skip-covered
+	.venv/bin/python -m pytest $(PYTEST_OPTIONS) $$ignored
 
 lint: .venv/.dev
 	.venv/bin/ruff check
@@ -85,6 +88,11 @@ floor:
 	else \
 		echo 'Skipped: the oldest libraries need Python 3.11 to 3.13 (FLOOR_PYTHON=python3.13)'; \
 	fi
+
+.PHONY: coverage
+coverage: .venv/.dev kubectl
+	.venv/bin/python -m pytest $(PYTEST_OPTIONS) --ignore=tests/real_clients --cov \
+		--cov-report=term:skip-covered
 
 # What pip does not bring comes first: without it, there is no use for the rest.
 real-clients:

@@ -62,6 +62,7 @@ _MANY = _Size("5,000 pods", slices=50, pods=100)
 #: What is measured, for the tables.
 ONE_BY_ONE = f"{_FEW.name}, one by one"
 MANY_CHANGES = f"{_MANY_RATE} a second"
+OF_MANY_PODS = f"{_MANY.name}, {MANY_CHANGES}"
 
 
 class _Cluster:
@@ -223,7 +224,7 @@ def discovery(bench: Bench) -> list[Series]:
             idle = _turn_page(running)
             happened = _change(cluster, _MANY_RATE * _MANY_SECONDS, 1 / _MANY_RATE)
             notes = _turn_page(running)
-            _note(late, f"{_MANY.name}, {MANY_CHANGES}", _delays(happened, notes))
+            _note(late, OF_MANY_PODS, _delays(happened, notes))
         delays.append(late)
         turns.append(
             {

@@ -19,6 +19,7 @@ TARGETS = (
         for policy in POLICIES
     ),
     Target("discovery", "20 pods, one by one, slowest", None, 100.0),
+    Target("discovery", "5,000 pods, 100 a second, slowest", None, 100.0),
     Target("discovery turns", "100 a second, CPU time", None, 10.0),
     Target("slow_reader", "gateway", None, 4.0),
     Target("idle", "gateway", "uvicorn", 1.3),

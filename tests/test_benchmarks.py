@@ -14,7 +14,7 @@ from benchmarks import proc
 from benchmarks.__main__ import TITLES, main
 from benchmarks.apps.empty import app
 from benchmarks.cases import CASES
-from benchmarks.discovery import MANY_CHANGES, ONE_BY_ONE
+from benchmarks.discovery import MANY_CHANGES, OF_MANY_PODS, ONE_BY_ONE
 from benchmarks.frames import (
     SHORT,
     Handshake,
@@ -104,7 +104,7 @@ def test_every_target_is_about_something_that_is_measured() -> None:
             policies = {"sticky", *POLICIES}
             assert target.subject.partition(",")[0] in policies
         elif case.name == "discovery":
-            assert target.subject.rpartition(",")[0] in {ONE_BY_ONE, MANY_CHANGES}
+            assert target.subject.rpartition(",")[0] in {ONE_BY_ONE, OF_MANY_PODS, MANY_CHANGES}
         else:
             assert {target.subject, target.reference or target.subject} <= {*case.subjects}
 

@@ -182,6 +182,49 @@ def test_inspect_knows_an_older_key_and_a_backend_that_is_gone(file: Path) -> No
     assert "status        lost\n" in result.stdout
 
 
+KUBERNETES = {"namespace": "shop", "url": "http://127.0.0.1:1"}
+FOUND = {"discovery": {"kubernetes": KUBERNETES}}
+FOLLOWED = {"web": {"discovery": {"kubernetes": {"service": "web", **KUBERNETES}}}}
+
+
+@pytest.mark.parametrize(
+    ("config", "options"),
+    [
+        pytest.param({"pools": FOLLOWED}, [], id="a pool that follows a Service"),
+        pytest.param(FOUND, ["--pool", "web"], id="a pool that is found"),
+    ],
+)
+def test_inspect_reads_cookies_under_annotations(
+    config: dict[str, Any], options: list[str], tmp_path: Path
+) -> None:
+    """Whatever the annotations say: the gateway that wrote the cookie knows, and we do not."""
+    path = tmp_path / "gateway.yaml"
+    path.write_text(json.dumps({"secrets": [SECRET], **config}))
+    pool = sticky_asgi.Pool(
+        "web", ["http://10.0.0.1"], affinity=SignedCookie(SECRET, name="traefik-cookie")
+    )
+    ((_, header),) = pool.visitors.issue(pool.visitors.resolve(RequestInfo()), pool.backends[0])
+    result = invoke("inspect", "-c", str(path), *options, "--", header.decode())
+    assert result.exit_code == 0, result.output
+    rows = dict(line.split(maxsplit=1) for line in result.stdout.splitlines() if "  " in line)
+    assert rows["pool"] == "web"
+    assert rows["backend"] == "known to the gateway only, which finds them while it runs"
+    assert rows["status"] == "valid, as far as the file says"
+    assert rows["key"] == "1 of 1, the newest"
+    result = invoke("inspect", "-c", str(path), *options, "traefik-cookie=forged")
+    assert (result.exit_code, result.stdout) == (1, "invalid for pool web\n")
+
+
+@pytest.mark.parametrize("has_pools", [False, True])
+def test_inspect_wants_to_know_which_pool_was_found(has_pools: bool, tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    pools = {"pools": FOLLOWED} if has_pools else {}
+    path.write_text(json.dumps({"secrets": [SECRET], **FOUND, **pools}))
+    result = invoke("inspect", "-c", str(path), "forged")
+    assert result.exit_code == (1 if has_pools else 2)
+    assert "one that discovery finds is asked by --pool NAME" in result.output + result.stderr
+
+
 def test_inspect_refuses_what_is_forged(file: Path) -> None:
     result = invoke("inspect", "sticky_shop=forged", "-c", str(file))
     assert (result.exit_code, result.stdout) == (1, "invalid for pool shop\n")

@@ -20,7 +20,15 @@ from typing import Any, Literal, NoReturn
 import click
 import uvicorn
 
-from . import Pool, Route, SignedCookie, __version__
+from . import (
+    Affinity,
+    AnnotatedCookie,
+    CookieSettings,
+    Pool,
+    Route,
+    SignedCookie,
+    __version__,
+)
 from .affinity.cookie import CookieReport
 from .certificates import wrong_chain
 from .config import Config, ConfigError, json_schema, load
@@ -195,7 +203,7 @@ def schema() -> None:
 def inspect(cookie: str, file: str, pool_name: str | None) -> None:
     """Say what an affinity COOKIE means: a value, name=value, or a whole header.
 
-    Exit code 1: nothing.
+    A pool that discovery finds has to be named. Exit code 1: nothing.
     """
     try:
         config = load(file)
@@ -204,40 +212,58 @@ def inspect(cookie: str, file: str, pool_name: str | None) -> None:
     if not config.document.secrets:
         click.echo(f"{file}: there are no secrets in it, so no cookie can be read", err=True)
         sys.exit(2)
-    pools = config.make_pools()
-    if pool_name is not None and pool_name not in pools:
-        raise click.UsageError(f"there is no pool {pool_name!r}; there is {', '.join(pools)}")
-    asked = list(pools.values()) if pool_name is None else [pools[pool_name]]
-    asked = [pool for pool in asked if isinstance(pool.affinity, SignedCookie)]
+    asked = list(_cookies(config, pool_name))
+    is_unsaid = pool_name is None and config.document.discovery is not None
+    hint = "; one that discovery finds is asked by --pool NAME" if is_unsaid else ""
     if not asked:
         who = "no pool has" if pool_name is None else f"pool {pool_name!r} does not have"
-        raise click.UsageError(f"{who} a signed cookie")
+        raise click.UsageError(f"{who} a signed cookie{hint}")
     # `name=value; Path=/` or a whole header is what people copy; a value has no "=" of its own.
     values = dict.fromkeys(part.rpartition("=")[2].strip() for part in cookie.split(";"))
-    reports = [
-        pool.affinity.inspect(value, pool)
-        for pool in asked
-        if isinstance(pool.affinity, SignedCookie)
-        for value in values
-    ]
-    genuine = [report for report in reports if report.status != "invalid"]
+    reports = [(cookie.inspect(value, pool), pool) for cookie, pool in asked for value in values]
+    genuine = [(report, pool) for report, pool in reports if report.status != "invalid"]
     if not genuine:
-        click.echo(f"invalid for {_list_of([pool.name for pool in asked])}")
+        click.echo(f"invalid for {_list_of([pool.name for _, pool in asked])}{hint}")
         sys.exit(1)
-    for report in genuine:
-        _print_report(report, len(config.document.secrets))
+    for report, pool in genuine:
+        _print_report(report, len(config.document.secrets), knows_backends=bool(pool.backends))
 
 
-def _print_report(report: CookieReport, secrets: int) -> None:
+def _cookies(config: Config, pool_name: str | None) -> Iterator[tuple[SignedCookie, Pool]]:
+    """The signed cookies of the pools that are meant."""
+    pools, finds = config.make_pools(), config.document.discovery
+    asked: list[tuple[Affinity | AnnotatedCookie | None, Pool]]
+    if pool_name is None:
+        asked = [(pool.visitors.declared, pool) for pool in pools.values()]
+    elif pool_name in pools:
+        asked = [(pools[pool_name].visitors.declared, pools[pool_name])]
+    elif finds is not None:
+        found = finds.pool.make_affinity(config.document.secrets, is_annotated=True)
+        asked = [(found, Pool(pool_name, []))]
+    else:
+        raise click.UsageError(f"there is no pool {pool_name!r}; there is {', '.join(pools)}")
+    for affinity, pool in asked:
+        # What annotations say is not known here. A cookie is signed under none of it.
+        if isinstance(affinity, AnnotatedCookie):
+            affinity = affinity.make(CookieSettings())
+        if isinstance(affinity, SignedCookie):
+            yield affinity, pool
+
+
+def _print_report(report: CookieReport, secrets: int, *, knows_backends: bool) -> None:
     position = 0 if report.secret is None else report.secret + 1
     newest = ", the newest" if position == secrets else ""
+    backend, status = report.backend_id or "no longer in the pool", str(report.status)
+    if not knows_backends:
+        backend = "known to the gateway only, which finds them while it runs"
+        status = "valid, as far as the file says" if status == "lost" else status
     rows = (
         ("pool", report.pool),
-        ("backend", report.backend_id or "no longer in the pool"),
+        ("backend", backend),
         ("first issued", _moment(report.first_issued)),
         ("last stamped", _moment(report.last_stamped)),
         ("key", f"{position} of {secrets}{newest}"),
-        ("status", report.status),
+        ("status", status),
     )
     for title, text in rows:
         click.echo(f"{title:<13} {text}")

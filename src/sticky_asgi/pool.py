@@ -622,6 +622,14 @@ class Pool:
             self.visitors.check_move(request, resolution)
         return self.balancer.pick(self._candidates(exclude), request)
 
+    def prepare(self) -> None:
+        """Do beforehand what the first visitors would wait for: of thousands of backends, much."""
+        self.visitors.prepare()
+        prepare = getattr(self.balancer, "prepare", None)
+        first = self._form_groups().first
+        if prepare is not None and first:
+            prepare(first)
+
     def _pinned(self, resolution: Resolution, exclude: Collection[str]) -> BackendState | None:
         if resolution.status is not AffinityStatus.KEPT or resolution.backend_id is None:
             return None

@@ -153,7 +153,7 @@ class Runtimes:
         """Do what the first visitors would wait for."""
         # Apart from `running`, which lives long: a variable of its own would keep the last pool.
         for pool in self._pools():
-            pool.visitors.prepare()
+            pool.prepare()
 
     def expect_end_of_drain(self, pool: Pool, backend_id: str) -> None:
         """Have each loop act when the drain of a backend is over. Any thread may call this."""

@@ -141,34 +141,58 @@ class WatchOptions:
 class WatchStatus:
     """How a pool gets on with its source.
 
+    Several may follow it at once, from several event loops: what is wrong is so until none of them
+    fails any more.
+
     Attributes:
         has_snapshot: Whether there was a snapshot. What is in force may be older than the source's
             present word, but it is the source's.
-        error: What is wrong now; None: nothing.
+        error: What is wrong now, as was said last; None: nothing.
         failures: Failures in a row.
         failures_total: Failures since the pool was made.
     """
 
-    __slots__ = ("error", "failures", "failures_total", "has_snapshot")
+    __slots__ = ("_reasons", "error", "failures", "failures_total", "has_snapshot")
 
     def __init__(self) -> None:
         self.has_snapshot = False
         self.error: str | None = None
         self.failures = 0
         self.failures_total = 0
+        #: What is wrong for each of those who follow.
+        self._reasons: dict[object, str] = {}
 
-    def fail(self, reason: str) -> bool:
-        """Count a failure. Returns whether it is news: the last one had another reason."""
-        is_news = reason != self.error
+    def fail(self, reason: str, who: object = None) -> bool:
+        """Count a failure of one that follows; None: of all.
+
+        Returns:
+            Whether it is news: nobody failed for this reason last.
+        """
+        is_news = reason not in self._reasons.values()
+        self._reasons[who] = reason
         self.error = reason
         self.failures += 1
         self.failures_total += 1
         return is_news
 
-    def recover(self) -> int:
-        """All is well. Returns after how many failures in a row."""
+    def recover(self, who: object = None) -> int:
+        """All is well for one that follows; None: for all.
+
+        Returns:
+            After how many failures in a row; 0 while another one fails.
+        """
+        if who is None:
+            self._reasons.clear()
+        self.forget(who)
+        self.forget(None)
+        if self._reasons:
+            return 0
         failures, self.failures, self.error = self.failures, 0, None
         return failures
+
+    def forget(self, who: object) -> None:
+        """One follows no more: whether all is well is for the others to say."""
+        self._reasons.pop(who, None)
 
     def __repr__(self) -> str:
         if self.error is not None:

@@ -147,6 +147,17 @@ def test_a_request_that_excludes_some_uses_the_circle_there_is() -> None:
         assert len(known) == length
 
 
+def test_the_circle_can_be_made_before_the_first_key() -> None:
+    everyone = states(**{f"b{n}": 1 for n in range(40)})
+    prepared, other = ConsistentHash(), ConsistentHash()
+    prepared.prepare(everyone)
+    circle = prepared._circle
+    known, length = circle._places, len(circle._places)
+    assert prepared.pick(everyone, REQUEST) is other.pick(everyone, REQUEST)
+    assert circle._places is known
+    assert len(known) == length > 0
+
+
 def test_those_who_are_gone_for_good_are_forgotten() -> None:
     balancer = ConsistentHash()
     for generation in range(30):

@@ -315,6 +315,25 @@ def test_without_pyyaml_a_block_is_json(monkeypatch: pytest.MonkeyPatch) -> None
     assert warned({key: "[" * 1000}, key, "must be JSON or YAML") is None
 
 
+@pytest.mark.parametrize(
+    ("annotations", "routes"),
+    [
+        pytest.param({"path": "/", "host": "a b"}, None, id="host"),
+        pytest.param({"path": "/v1", "host": "a b"}, None, id="host, longer path"),
+        pytest.param({"host": "a b"}, None, id="only a host"),
+        pytest.param({"host": "a.test", "path": "v1"}, None, id="path of a host"),
+        pytest.param({"host": "a.test", "path": "/" + "v" * 2000}, None, id="long path"),
+        pytest.param({"path": "v1"}, (), id="only a path"),
+    ],
+)
+def test_routes_that_might_be_more_than_was_meant(
+    annotations: dict[str, str], routes: tuple[RouteHint, ...] | None
+) -> None:
+    reading = read_annotations({f"sticky-asgi/{key}": text for key, text in annotations.items()})
+    assert reading.routes == routes
+    assert len(reading.warnings) == 1
+
+
 def test_routes() -> None:
     annotations = {
         OWN + "path": "/a, /b/, /a",

@@ -271,6 +271,34 @@ def test_a_failure_begins_the_grace_anew() -> None:
     run(main)
 
 
+@pytest.mark.parametrize("has_believed", [False, True])
+def test_a_watch_that_is_left_begins_the_grace_anew(has_believed: bool) -> None:
+    """Nobody has looked since: what was empty then may not be so for long."""
+
+    async def main() -> None:
+        async with DnsServer() as server:
+            time = Time()
+            discovery = source(server, grace=30, time=time)
+            with pytest.raises(DiscoveryError):
+                await first(discovery)
+            time.now += 31
+            if has_believed:
+                assert await first(discovery) == Snapshot(backends=())
+            else:
+                server.fail("silence")
+                waiting = asyncio.ensure_future(first(discovery))
+                async with asyncio.timeout(5):
+                    while len(server.queries) < 2:
+                        await asyncio.sleep(0.01)
+                waiting.cancel()
+                await asyncio.wait([waiting])
+                server.heal()
+            with pytest.raises(DiscoveryError):
+                await first(discovery)
+
+    run(main)
+
+
 def test_without_grace_an_empty_answer_is_believed_at_once() -> None:
     assert ask(lambda server: None, grace=0) == Snapshot(backends=())
 

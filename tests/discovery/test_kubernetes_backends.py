@@ -8,8 +8,8 @@ import pytest
 
 from sticky_asgi import Intent
 from sticky_asgi.discovery.kubernetes.backends import Choice, Identity, ServiceBackends
-from sticky_asgi.discovery.kubernetes.services import Unusable
-from sticky_asgi.testing.kubernetes import endpoint
+from sticky_asgi.discovery.kubernetes.services import Unusable, read_service
+from sticky_asgi.testing.kubernetes import endpoint, service
 
 from .kubernetes_objects import ARTICLE, a_service, a_slice, backends_of, ids, urls
 
@@ -139,6 +139,30 @@ def test_pods_that_resolve_a_port_differently_are_in_different_slices() -> None:
         service=a_service(ports={"http": 80}),
     )
     assert urls(view) == ["http://10.0.0.1:8080", "http://10.0.0.2:9090"]
+
+
+@pytest.mark.parametrize("identity", ["pod", "uid", "address"])
+def test_a_port_that_gets_another_name_keeps_who_is_there(identity: Identity) -> None:
+    """The Service says so first, and its slices a moment later."""
+    view = backends_of(
+        a_slice(endpoint("10.0.0.1", pod="a"), endpoint("10.0.0.2", pod="b"), ports={"http": 80}),
+        service=a_service(ports={"http": 80}),
+        choice=Choice(identity=identity),
+    )
+    before = view.snapshot().backends
+    view.service = a_service(ports={"web": 80})
+    assert list(map(id, view.snapshot().backends)) == list(map(id, before))
+    # Meanwhile one is not ready any more, one goes, and one comes whose port nobody knows.
+    moved = endpoint("10.0.0.1", pod="a", ready=False), endpoint("10.0.0.2", pod="c")
+    view.slices["web-1"] = a_slice(*moved, ports={"http": 80})
+    snapshot = view.snapshot()
+    assert list(map(id, snapshot.backends)) == [id(before[0])]
+    assert list(snapshot.intents.values()) == [Intent.DOWN]
+    view.slices["web-1"] = a_slice(*moved, ports={"web": 80})
+    after = view.snapshot().backends
+    assert after[0] is before[0]
+    assert after[1] is not before[1]
+    assert [backend.metadata["pod"] for backend in after] == ["a", "c"]
 
 
 def test_a_headless_service() -> None:
@@ -313,6 +337,23 @@ def test_external_names_that_are_refused(name: str) -> None:
         external(name).snapshot()
 
 
+@pytest.mark.parametrize("spec", [{}, {"externalName": None}], ids=["missing", "null"])
+def test_an_external_name_that_is_missing(spec: dict[str, Any]) -> None:
+    found = read_service(service("web") | {"spec": {"type": "ExternalName", "ports": [], **spec}})
+    view = backends_of(service=found, choice=Choice(port=80, external_name=True))
+    with pytest.raises(Unusable, match=r"^externalName='' is no name of the DNS$"):
+        view.snapshot()
+
+
+def test_an_external_name_that_stays_is_the_same_object() -> None:
+    view = external("db.example.com")
+    (before,) = view.snapshot().backends
+    assert view.snapshot().backends[0] is before
+    view.service = a_service(external_name="other.example.com")
+    (after,) = view.snapshot().backends
+    assert after.url == "http://other.example.com:80"
+
+
 # Remarks
 
 
@@ -326,6 +367,50 @@ def test_remarks() -> None:
     view.service = a_service(annotations=ARTICLE)
     assert view.remarks() == ()
     assert backends_of(choice=Choice(port="no")).remarks() == ()
+
+
+NO_NUMBER = "none of its endpoints becomes a backend: no port in their slices has the name 'http'"
+
+
+@pytest.mark.parametrize(
+    ("options", "ports", "remarks"),
+    [
+        pytest.param({"ports": {"http": 80}}, {"other": 8080}, (NO_NUMBER,), id="another name"),
+        pytest.param({"ports": {"http": 80}}, None, (NO_NUMBER,), id="no ports"),
+        pytest.param(
+            {"ports": 80}, {"http": 8080}, (NO_NUMBER.replace("the name 'http'", "no name"),),
+            id="no name",
+        ),
+        pytest.param({"ports": {"http": 80}}, {"http": 8080, "x": 1}, (), id="the name"),
+        pytest.param(
+            {"ports": {"http": 80}, "ip_families": ["IPv6"]},
+            {"http": 8080},
+            ("none of its endpoints becomes a backend: none is IPv6",),
+            id="another family",
+        ),
+    ],
+)  # fmt: skip
+def test_endpoints_that_are_no_backends_are_remarked(
+    options: dict[str, Any], ports: Any, remarks: tuple[str, ...]
+) -> None:
+    view = backends_of(
+        a_slice(endpoint("10.0.0.1", pod="a"), ports=ports),
+        a_slice(ports={"http": 8080}, name="web-2", address_type="IPv6"),
+        service=a_service(**options),
+    )
+    assert (ids(view) == []) is bool(remarks)
+    assert view.remarks() == remarks
+    del view.slices["web-1"]
+    assert view.remarks() == (), "no endpoints, no question why"
+
+
+def test_a_headless_service_takes_the_port_that_is_wanted_without_a_remark() -> None:
+    view = backends_of(
+        a_slice(endpoint("10.0.0.1", pod="a"), ports=None),
+        service=a_service(cluster_ip=None, ports=None),
+        choice=Choice(port=8080),
+    )
+    assert view.remarks() == ()
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,22 @@ def test_what_is_read() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        pytest.param("Pod", "a", id="pod"),
+        pytest.param(None, "a", id="none"),
+        pytest.param("", "a", id="empty"),
+        pytest.param("Node", None, id="node"),
+    ],
+)
+def test_only_a_pod_gives_its_name(kind: str | None, name: str | None) -> None:
+    made = endpoint("10.0.0.1", pod="a", uid="u")
+    made["targetRef"]["kind"] = kind
+    (found,) = a_slice(made).endpoints
+    assert (found.name, found.uid) == (name, name and "u")
+
+
 def test_only_the_first_address_counts() -> None:
     assert [one.address for one in a_slice(endpoint(["10.0.0.1", "10.0.0.2"])).endpoints] == [
         "10.0.0.1"

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from sticky_asgi import DiscoveryError
 from sticky_asgi.discovery import KubernetesService
-from sticky_asgi.discovery.kubernetes import api, reflector
+from sticky_asgi.discovery.kubernetes import api, copy, reflector
 from sticky_asgi.testing.kubernetes import KubernetesError, endpoint, endpoint_slice, service
 from tests.loops import run
 from tests.servers import RawBackend, refusing_port, serve
@@ -304,6 +304,61 @@ def test_rbac_of_watches(resource: str) -> None:
         run(main)
 
 
+@pytest.mark.parametrize(
+    "refused",
+    [
+        pytest.param(("services",), id="services"),
+        pytest.param(("endpointslices",), id="endpointslices"),
+        pytest.param(WATCHED, id="both"),
+    ],
+)
+def test_a_server_that_refuses_watches_is_asked_once_a_step(
+    refused: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        source = k8s.source()
+        async with following(source.watch()) as told:
+            await told.next()
+            await told.fails()
+        for _ in range(4):
+            k8s.fake.requests.clear()
+            assert "403" in str(await failure_of(source.watch()))
+            assert list(k8s.count().values()) == [1]
+        for resource in refused:
+            k8s.fake.allow("watch", resource)
+        k8s.pods("a")
+        async with following(source.watch()) as told:
+            assert pods_of(await told.next()) == ["a"]
+            await opened(k8s)
+
+    # However busy the machine is.
+    monkeypatch.setattr(copy, "TURN", 60)
+    with cluster() as k8s:
+        for resource in refused:
+            k8s.fake.forbid("watch", resource)
+        run(main)
+
+
+@pytest.mark.parametrize("verb", ["list", "watch"])
+def test_a_token_that_is_refused_is_named_by_its_file(verb: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with following(source.watch()) as told:
+            if verb == "watch":
+                await told.next()
+            reason = str(await told.fails())
+        assert f"{verb} services (only web) in namespace shop, with the token in {file}: 401" in (
+            reason
+        )
+        assert "a-word" not in reason
+
+    file = tmp_path / "token"
+    file.write_text("a-word\n")
+    with cluster(token="a-word") as k8s:
+        source = k8s.source(token_file=file)
+        k8s.fake.fail(401, verb, "services")
+        run(main)
+
+
 def test_a_token_is_read_for_each_request(tmp_path: Path) -> None:
     async def main() -> None:
         async with following(source.watch()) as told:
@@ -402,6 +457,22 @@ def test_an_error_within_a_stream() -> None:
 # A server that is away
 
 
+def test_a_dead_server_is_not_back_for_an_external_name() -> None:
+    async def main() -> None:
+        source = KubernetesService("db", namespace="shop", url=k8s.server.url, external_name=True)
+        async with following(source.watch()) as told:
+            assert pods_of(await told.next()) == ["db.example.com:80"]
+            await opened(k8s)
+            k8s.server.stop()
+            await told.fails()
+        for _ in range(2):
+            assert "no connection" in str(await failure_of(source.watch()))
+
+    with cluster() as k8s:
+        k8s.fake.create(service("db", namespace="shop", external_name="db.example.com"))
+        run(main)
+
+
 def test_a_dead_server_is_asked_once_a_step_and_nothing_is_listed_again() -> None:
     async def main() -> None:
         source = k8s.source()
@@ -470,6 +541,22 @@ def test_a_server_that_does_not_answer(verb: str, monkeypatch: pytest.MonkeyPatc
         k8s.fake.hang(verb, times=2)
         run(main)
         k8s.fake.release()
+
+
+def test_a_server_that_says_nothing_of_one_resource_is_heard_of_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        async with following(k8s.source().watch()) as told:
+            await told.next()
+            k8s.pods("a")
+            assert pods_of(await told.next()) == ["a"]
+        k8s.fake.release()
+
+    monkeypatch.setattr(copy, "TURN", 0.05)
+    with cluster() as k8s:
+        k8s.fake.hang("watch", "services")
+        run(main)
 
 
 def test_a_list_that_breaks_off() -> None:

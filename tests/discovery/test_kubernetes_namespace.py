@@ -147,6 +147,35 @@ def test_routes_by_annotation() -> None:
         run(main)
 
 
+def test_a_host_that_cannot_be_read_never_makes_a_route_for_every_host(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        async with following(source(k8s).watch_pools()) as told:
+            pools = by_name(await told.next())
+            assert list(pools) == ["web"]
+            await opened(k8s)
+            k8s.annotate_service("api", {"note": "x"})
+            assert await told.is_silent()
+            bad, reason = lines_of(caplog, "shop/api")
+            assert "sticky-asgi/host='a b': ignored: host must be" in bad
+            assert reason.endswith("there is no route to it until its path and host can be read")
+            k8s.annotate_service("api", {"sticky-asgi/host": "api.example.com"})
+            pools = by_name(await told.next())
+            assert pools["api"].routes == (RouteHint(path="/", host="api.example.com"),)
+            # Where there was a route it stays, whoever has said so, and all else goes on.
+            k8s.annotate_service("web", {"sticky-asgi/host": "a b", "sticky-asgi/path": "/"})
+            assert await told.is_silent()
+            k8s.pods("a")
+            pools = by_name(await told.next())
+            assert pods_of(pools["web"].snapshot) == ["a"]
+            assert pools["web"].routes == (RouteHint(path="/web"),)
+
+    with cluster() as k8s:
+        add(k8s, "api", annotations={"sticky-asgi/host": "a b", "sticky-asgi/path": "/"})
+        run(main)
+
+
 def test_a_service_that_cannot_be_used_is_named_once_and_disturbs_nobody(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

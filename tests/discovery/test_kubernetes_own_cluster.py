@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import ssl
+import threading
 from pathlib import Path
 
 import pytest
@@ -125,6 +128,29 @@ def test_an_authority_that_cannot_be_loaded(tmp_path: Path, text: str | None) ->
     if text is not None:
         file.write_text(text)
     run(main)
+
+
+def test_authorities_are_loaded_while_others_are_served(tmp_path: Path) -> None:
+    ticked = threading.Event()
+    was_in_time: list[bool] = []
+
+    def write() -> None:
+        was_in_time.append(ticked.wait(5))
+        pipe.write_text("no certificate")
+
+    async def main() -> None:
+        source = KubernetesService("web", namespace="shop", url="https://a.test", ca_file=pipe)
+        asyncio.get_running_loop().call_later(0.05, ticked.set)
+        assert f"cannot load {pipe}" in str(await failure_of(source.watch()))
+
+    pipe = tmp_path / "ca.crt"
+    os.mkfifo(pipe)
+    # Whoever opens a pipe to read waits for whoever writes to it.
+    writer = threading.Thread(target=write)
+    writer.start()
+    run(main)
+    writer.join()
+    assert was_in_time == [True]
 
 
 def test_old_authorities_are_accepted(authority: Authority) -> None:

@@ -144,6 +144,25 @@ def test_a_service_that_does_not_exist_has_no_backends(caplog: pytest.LogCapture
         run(main)
 
 
+@pytest.mark.parametrize("name", ["host-header", "host"])
+def test_what_only_counts_in_a_namespace_is_said_once(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with following(k8s.source().watch()) as told:
+            await told.next()
+            assert messages(caplog) == []
+            k8s.annotate_service("web", {f"sticky-asgi/{name}": "backend"})
+            for number in range(2):
+                k8s.annotate(session_cookie_name=f"c{number}")
+                await told.next()
+            (said,) = messages(caplog)
+            assert "annotations say of routes and of the Host header" in said
+
+    with cluster() as k8s:
+        run(main)
+
+
 def test_a_service_that_is_deleted_and_comes_back() -> None:
     async def main() -> None:
         async with following(k8s.source().watch()) as told:
@@ -290,6 +309,50 @@ def test_an_object_that_cannot_be_read_stays_as_it_was(caplog: pytest.LogCapture
 
     with cluster() as k8s:
         run(main)
+
+
+def test_endpoints_that_are_no_backends_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with following(k8s.source().watch()) as told:
+            assert pods_of(await told.next()) == ["a", "b"]
+            k8s.fake.patch("endpointslices", "shop", "web-1", {"ports": [{"port": 8080}]})
+            assert await told.is_silent()
+            k8s.fake.patch("endpointslices", "shop", "web-1", {"metadata": {"labels": {"a": "b"}}})
+            k8s.annotate_service("web", {"note": "x"})
+            assert await told.is_silent()
+            assert await said(caplog, "shop/web") == [
+                "kubernetes: service shop/web: none of its endpoints becomes a backend: "
+                "no port in their slices has the name 'http'"
+            ]
+            k8s.pods("a")
+            assert pods_of(await told.next()) == ["a"]
+
+    with cluster() as k8s:
+        run(main)
+
+
+def test_whoever_looks_is_told_what_is_not_read(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        async with following(k8s.source().watch()) as told:
+            await told.next()
+            await opened(k8s)
+            k8s.fake.patch("services", "shop", "web", {"spec": {"sessionAffinity": "ClientIP"}})
+            k8s.annotate(load_balancer_method="drr")
+            assert await told.is_silent()
+            k8s.pods("a")
+            assert pods_of(await told.next()) == ["a"]
+
+    caplog.set_level(logging.DEBUG, "sticky_asgi.discovery")
+    with cluster() as k8s:
+        run(main)
+    client_ip, method = [one for one in caplog.messages if "not read" in one]
+    assert client_ip.startswith("kubernetes: service shop/web: sessionAffinity=ClientIP is not")
+    assert method.startswith(
+        "kubernetes: service shop/web: traefik.ingress.kubernetes.io/load-balancer-method='drr'"
+    )
+    assert messages(caplog) == []
 
 
 # Watched more than once

@@ -49,7 +49,10 @@ def test_the_same_again_is_the_same_object() -> None:
     [
         pytest.param({"spec": None}, id="no spec"),
         pytest.param({"metadata": {}}, id="no name"),
+        pytest.param({"spec": {"type": "ExternalName", "externalName": 7}}, id="external name"),
         pytest.param({"spec": {"ports": [{"port": "http"}]}}, id="port no number"),
+        pytest.param({"spec": {"ipFamilies": ["IPv4\n"]}}, id="family"),
+        pytest.param({"spec": {"ipFamilies": [[]]}}, id="family no text"),
         pytest.param({"spec": {"ports": [{"port": float("inf")}]}}, id="port without end"),
         pytest.param({"spec": {"ports": [{"port": 1, "name": 5}]}}, id="name no text"),
         pytest.param({"spec": {"ports": [{"port": 1, "appProtocol": 5}]}}, id="protocol no text"),
@@ -163,6 +166,11 @@ def test_the_scheme(
         ("2001:db8::1", "[2001:db8::1]"),
         ("[2001:db8::1]", "[2001:db8::1]"),
         ("notlocalhost", "notlocalhost"),
+        ("metadata.example.com", "metadata.example.com"),
+        ("metadata.shop.svc.cluster.local", "metadata.shop.svc.cluster.local"),
+        ("100.100.100.201", "100.100.100.201"),
+        ("64:ff9b::10.0.0.1", "[64:ff9b::a00:1]"),
+        ("2002:a00:1::1", "[2002:a00:1::1]"),
     ],
 )
 def test_external_names(name: str, host: str) -> None:
@@ -192,6 +200,28 @@ def test_external_names(name: str, host: str) -> None:
         "::ffff:169.254.169.254",
         "fe80::1",
         "fe80::1%eth0",
+        "::127.0.0.1",
+        "::169.254.169.254",
+        "64:ff9b::127.0.0.1",
+        "64:ff9b::a9fe:a9fe",
+        "64:ff9b::0.0.0.0",
+        "64:ff9b:1::10.0.0.1",
+        "2002:7f00:1::1",
+        "2002:a9fe:a9fe::1",
+        "2001:0:a00:1::80ff:fffe",
+        "metadata",
+        "metadata.google.internal",
+        "Metadata.Google.Internal.",
+        "metadata.goog",
+        "metadata.azure.internal",
+        "instance-data",
+        "instance-data.ec2.internal",
+        "100.100.100.200",
+        "192.0.0.192",
+        "168.63.129.16",
+        "::ffff:168.63.129.16",
+        "fd00:ec2::254",
+        "fd00:ec2::254%eth0",
     ],
 )
 def test_external_names_that_are_refused(name: str) -> None:
@@ -200,7 +230,9 @@ def test_external_names_that_are_refused(name: str) -> None:
     assert name in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["", ".", "a b", "a/b", "user@host", "a:80", "-a", "é.example"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "a b", "10.0.0.1 b", "a/b", "user@host", "a:80", "-a", "é.example"]
+)
 def test_external_names_that_are_none(name: str) -> None:
     with pytest.raises(ValueError, match="no name of the DNS"):
         check_external_name(name)

@@ -23,6 +23,7 @@ from sticky_asgi import (
     DiscoveryRecovered,
     Gateway,
     Pool,
+    Route,
     Snapshot,
     Timeouts,
     WatchOptions,
@@ -436,6 +437,37 @@ def test_the_start_may_be_empty_and_not_ready() -> None:
             say(discovery)
             await settled()
             assert gateway.is_ready, "no pools are an answer"
+
+    run_virtually(main)
+
+
+def test_the_start_waits_for_the_source_that_a_reload_has_put_in_place() -> None:
+    async def main() -> None:
+        gateway = Gateway([], discovery=finding())
+        other = finding()
+        async with asyncio.TaskGroup() as group:
+            starting = group.create_task(gateway.__aenter__())
+            await turn()
+            gateway.replace_routes([], discovery=other)
+            await asyncio.sleep(5)
+            assert not starting.done()
+            say(other, found("web"))
+        assert asyncio.get_running_loop().time() < 6
+        assert routes(gateway) == ["/web web"]
+        await gateway.__aexit__(None, None, None)
+
+    run_virtually(main)
+
+
+def test_the_start_does_not_wait_for_a_source_that_a_reload_has_taken_away() -> None:
+    async def main() -> None:
+        gateway = Gateway([], discovery=finding())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(gateway.__aenter__())
+            await turn()
+            gateway.replace_routes([Route(Pool("web", ["http://a"]))], discovery=None)
+        assert asyncio.get_running_loop().time() < 1
+        await gateway.__aexit__(None, None, None)
 
     run_virtually(main)
 

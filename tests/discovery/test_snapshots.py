@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -15,12 +15,14 @@ from starlette.testclient import TestClient
 from sticky_asgi import (
     AnnotatedCookie,
     Backend,
+    BackendState,
     CookieSettings,
     DiscoveryError,
     Gateway,
     Intent,
     IntentChanged,
     Pool,
+    RoundRobin,
     SignedCookie,
     Snapshot,
     WatchOptions,
@@ -351,10 +353,15 @@ def test_what_visitors_would_wait_for_is_done_at_the_start(apps: list[Backend]) 
             seen.append(len(pool.backends))
             super().prepare(pool)
 
+    class Ready(RoundRobin):
+        def prepare(self, candidates: Sequence[BackendState]) -> None:
+            seen.append(-len(candidates))
+
     source = Scripted(Snapshot(backends=tuple(apps)))
-    followed = Pool("shop", discovery=source, affinity=Thoughtful(SECRET))
-    with TestClient(Gateway({"/shop": followed, "/": Pool("free", apps)})):
-        assert seen == [len(apps)]
+    followed = Pool("shop", discovery=source, affinity=Thoughtful(SECRET), balancer=Ready())
+    empty = Pool("empty", [], balancer=Ready())
+    with TestClient(Gateway({"/shop": followed, "/": Pool("free", apps), "/none": empty})):
+        assert seen == [len(apps), -len(apps)]
 
 
 def test_a_gateway_that_cannot_start_says_why() -> None:

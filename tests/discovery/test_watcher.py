@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
@@ -73,6 +74,34 @@ async def test_the_first_word_is_in_force_at_once() -> None:
         assert ids(pool) == ["a", "b"]
         assert pool.watch_status.has_snapshot
     assert source.ended == 1
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        pytest.param(None, id="usual"),
+        # From Python 3.12 on.
+        pytest.param(getattr(asyncio, "eager_task_factory", None), id="eager"),
+    ],
+)
+def test_a_task_may_begin_at_once(factory: Any) -> None:
+    class Ready:
+        """A source that has its words ready."""
+
+        async def watch(self) -> AsyncIterator[Snapshot]:
+            yield snapshot("a")
+            yield snapshot("ab")
+            await asyncio.sleep(60)
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(factory)
+        pool = Pool("shop", discovery=Ready())
+        async with watching(pool) as watcher:
+            await watcher.wait_for_start()
+            await asyncio.sleep(0.1)
+            assert ids(pool) == ["a", "b"]
+
+    run_virtually(main)
 
 
 @virtually
@@ -282,6 +311,25 @@ async def test_the_start_waits_and_then_says_why() -> None:
     )
 
 
+@pytest.mark.parametrize("is_removed", [True, False], ids=["no such pool", "no discovery"])
+def test_the_start_does_not_wait_for_what_a_reload_has_taken_away(is_removed: bool) -> None:
+    async def main() -> None:
+        pool = Pool("shop", discovery=Scripted())
+        watchers = Watchers()
+        watchers.follow([pool])
+        waiting = asyncio.ensure_future(watchers.wait_for_start())
+        await turn()
+        if is_removed:
+            watchers.follow([])
+        else:
+            pool.adopt(Pool("shop", ["http://a"]))
+        await waiting
+        assert asyncio.get_running_loop().time() < 1
+        await watchers.aclose()
+
+    run_virtually(main)
+
+
 @virtually
 async def test_the_start_may_begin_with_nothing() -> None:
     pool = Pool("shop", discovery=Scripted(), watch=WatchOptions(start="empty"))
@@ -289,6 +337,68 @@ async def test_the_start_may_begin_with_nothing() -> None:
         await watcher.wait_for_start()
     assert asyncio.get_running_loop().time() == 0
     assert not pool.watch_status.has_snapshot
+
+
+@virtually
+async def test_of_two_that_follow_the_last_one_ends_the_failure() -> None:
+    """As the loops of two threads do, of which one may be cut off."""
+    one, other = Scripted(snapshot("a"), DiscoveryError("away")), Scripted(snapshot("a"))
+    in_turn = itertools.chain([one, other], itertools.repeat(one))
+
+    class Both:
+        def watch(self) -> AsyncIterator[Snapshot]:
+            return next(in_turn).tell()
+
+    pool = Pool("shop", discovery=Both())
+    heard = Recorder(pool)
+    async with watching(pool), watching(pool):
+        await turn()
+        other.say(snapshot("ab"))
+        await asyncio.sleep(0.1)
+        assert ids(pool) == ["a", "b"]
+        assert (pool.watch_status.error, pool.watch_status.failures) == ("away", 1)
+        assert not any(isinstance(event, DiscoveryRecovered) for event in heard.events)
+        one.say(snapshot("abc"))
+        await asyncio.sleep(1)
+        assert (pool.watch_status.error, pool.watch_status.failures) == (None, 0)
+        assert heard.events[-1] == DiscoveryRecovered(pool="shop", failures=1)
+
+
+def test_two_that_fail_of_other_reasons_are_two_lines(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        sources = [Scripted(*[DiscoveryError(reason)] * 3) for reason in ("away", "forbidden")]
+        in_turn = itertools.cycle(sources)
+
+        class Both:
+            def watch(self) -> AsyncIterator[Snapshot]:
+                return next(in_turn).tell()
+
+        async with watching(Pool("shop", discovery=Both())) as watcher:
+            async with watching(watcher.pool):
+                await asyncio.sleep(5)
+        assert [len(source.began) for source in sources] == [3, 3]
+
+    run_virtually(main)
+    assert len(warnings_in(caplog)) == 2
+
+
+@virtually
+async def test_one_that_follows_no_more_leaves_its_failure_to_the_others() -> None:
+    one, other = Scripted(DiscoveryError("away")), Scripted(snapshot("a"))
+    in_turn = iter([one, other])
+
+    class Both:
+        def watch(self) -> AsyncIterator[Snapshot]:
+            return next(in_turn).tell()
+
+    pool = Pool("shop", discovery=Both())
+    async with watching(pool) as failing, watching(pool):
+        await turn()
+        assert pool.watch_status.error == "away"
+        await failing.aclose()
+        other.say(snapshot("ab"))
+        await asyncio.sleep(0.1)
+        assert pool.watch_status.error is None
 
 
 @virtually

@@ -140,9 +140,13 @@ class ConsistentHash:
             position = self._wheel.spin(candidates)
             return self._wheel.members[position]
         if candidates is not self._seen:
-            self._circle.admit(candidates)
-            self._seen = memory_key(candidates)
+            self.prepare(candidates)
         return self._circle.find(key)
+
+    def prepare(self, candidates: Sequence[BackendState]) -> None:
+        """Put those on the circle who are not there yet. Of thousands, the first time is long."""
+        self._circle.admit(candidates)
+        self._seen = memory_key(candidates)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(key={self._key!r})"

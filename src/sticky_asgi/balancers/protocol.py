@@ -14,6 +14,10 @@ class Balancer(Protocol):
 
     One object serves one pool: what it remembers is about that pool's backends. It holds nothing
     that belongs to an event loop, so the pool may be used from several loops one after another.
+
+    A balancer may also have `prepare(candidates: Sequence[BackendState]) -> None`: do what the
+    first visitors would wait for. Called when a gateway has started, before it serves anybody, if
+    there are candidates.
     """
 
     def pick(self, candidates: Sequence[BackendState], request: RequestInfo) -> BackendState:

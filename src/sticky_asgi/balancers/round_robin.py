@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
-from heapq import heapify, heapreplace
+from itertools import chain
 
 from ..backend import BackendState
 from ..request import RequestInfo
@@ -13,16 +14,38 @@ from .candidates import memory_key, shares
 class _Group:
     """Backends of one weight: in a step of round robin they gain alike, so one sum does for all.
 
-    A member's nginx `current_weight` is `gained` less its debt.
+    A member's nginx `current_weight` is `gained` less its debt. The least debt comes first, and
+    whoever has had a turn goes to the end of `served`: since all pay alike, both queues stay in
+    order by themselves. Nothing is made for each member but a number, as there may be thousands.
     """
 
-    __slots__ = ("gained", "queue", "weight")
+    __slots__ = ("debts", "gained", "served", "waiting", "weight")
 
-    def __init__(self, weight: float) -> None:
+    def __init__(self, weight: float, debts: list[float]) -> None:
         self.weight = weight
         self.gained: float = 0
-        #: A heap of (debt, position among the candidates): whose turn is next comes first.
-        self.queue: list[tuple[float, int]] = []
+        #: By position among the candidates, the members of other groups included.
+        self.debts = debts
+        #: Positions of members.
+        self.waiting: deque[int] = deque()
+        self.served: deque[int] = deque()
+
+    def first(self) -> int:
+        """Whose turn is next; of those who owe the same, the first in order."""
+        if not self.waiting:
+            self.waiting, self.served = self.served, self.waiting
+        first = self.waiting[0]
+        if self.served:
+            other, debts = self.served[0], self.debts
+            if debts[other] < debts[first] or (debts[other] == debts[first] and other < first):
+                return other
+        return first
+
+    def pay(self, position: int, price: float) -> None:
+        """Whose turn was next has it now."""
+        (self.waiting if self.waiting[0] == position else self.served).popleft()
+        self.debts[position] += price
+        self.served.append(position)
 
 
 class RoundRobin:
@@ -68,42 +91,40 @@ class RoundRobin:
         groups = self._groups
         best = groups[0]
         best.gained += best.weight
-        debt, position = best.queue[0]
+        position = best.first()
         if len(groups) > 1:
-            most = best.gained - debt
+            debts = best.debts
+            most = best.gained - debts[position]
             for group in groups[1:]:
                 group.gained += group.weight
-                group_debt, group_position = group.queue[0]
-                credit = group.gained - group_debt
+                other = group.first()
+                credit = group.gained - debts[other]
                 # Like nginx, the first in order of those who are owed the same.
-                if credit > most or (credit == most and group_position < position):
-                    best, most, debt, position = group, credit, group_debt, group_position
-        heapreplace(best.queue, (debt + self._total, position))
+                if credit > most or (credit == most and other < position):
+                    best, most, position = group, credit, other
+        best.pay(position, self._total)
         return self._members[position]
 
     def _save(self) -> None:
         """Leave with each backend what it is owed, in turns: weights may be others next time."""
         members, total = self._members, self._total
         for group in self._groups:
-            gained = group.gained
-            for debt, position in group.queue:
-                members[position].current_weight = (gained - debt) / total
+            gained, debts = group.gained, group.debts
+            for position in chain(group.waiting, group.served):
+                members[position].current_weight = (gained - debts[position]) / total
 
     def _load(self, candidates: Sequence[BackendState]) -> None:
         members, weights = shares(candidates)
         total = sum(weights)
-        groups: dict[float, _Group] = {}
-        for position, (state, weight) in enumerate(zip(members, weights, strict=True)):
-            group = groups.get(weight)
-            if group is None:
-                group = groups[weight] = _Group(weight)
-            turns = state.current_weight
+        owed = [state.current_weight for state in members]
+        if min(owed) < -1.0 or max(owed) > 1.0:
             # More than a turn is never owed for long; a backend that was away comes back even.
-            if not -1.0 <= turns <= 1.0:
-                turns = 1.0 if turns > 1.0 else -1.0
-            group.queue.append((-turns * total if turns else 0, position))
-        for group in groups.values():
-            heapify(group.queue)
+            owed = [min(max(turns, -1.0), 1.0) for turns in owed]
+        debts = [-turns * total for turns in owed]
+        groups = {weight: _Group(weight, debts) for weight in dict.fromkeys(weights)}
+        queues = {weight: group.waiting for weight, group in groups.items()}
+        for position in sorted(range(len(members)), key=debts.__getitem__):
+            queues[weights[position]].append(position)
         self._members, self._total, self._groups = members, total, list(groups.values())
         if self._excused:
             self._excused.intersection_update(members)

@@ -131,33 +131,36 @@ class DNS:
         if self.nameservers is not None:
             servers = [parse_nameserver(text) for text in self.nameservers]
         resolver = _load_resolver()(servers, self.timeout)
-        known: _Found | None = None
-        while True:
-            try:
-                found = await self._look(resolver)
-            except DiscoveryError:
-                # Who is just coming back may not know all names yet.
-                self._empty_since.pop(asyncio.get_running_loop(), None)
-                raise
-            self._believe(found)
-            if found.left_out and (known is None or known.left_out != found.left_out):
-                names = ", ".join(found.left_out)
-                logger.warning("%s: left out, for want of an address: %s", self.name, names)
-            if known is None or known.endpoints != found.endpoints:
-                yield Snapshot(backends=tuple(map(self._backend, found.endpoints)))
-            known = found
-            held = min(max(found.ttl, self.min_ttl), self.max_ttl)
-            await self.sleep(held * random.uniform(1, 1 + _JITTER))
-
-    def _believe(self, found: _Found) -> None:
-        """Raises DiscoveryError if it is too early to believe that there are no backends."""
         loop = asyncio.get_running_loop()
+        known: _Found | None = None
+        is_early = False
+        try:
+            while True:
+                found = await self._look(resolver)
+                is_early = self._is_early(loop, found)
+                if is_early:
+                    raise DiscoveryError(f"{self.type} of {self.name}: there are no such records")
+                if found.left_out and (known is None or known.left_out != found.left_out):
+                    names = ", ".join(found.left_out)
+                    logger.warning("%s: left out, for want of an address: %s", self.name, names)
+                if known is None or known.endpoints != found.endpoints:
+                    yield Snapshot(backends=tuple(map(self._backend, found.endpoints)))
+                known = found
+                held = min(max(found.ttl, self.min_ttl), self.max_ttl)
+                await self.sleep(held * random.uniform(1, 1 + _JITTER))
+        finally:
+            # The grace goes on in the watch that follows, unless nobody answered, who may not
+            # know all names as soon as they are back, or nobody wants to know any more.
+            if not is_early:
+                self._empty_since.pop(loop, None)
+
+    def _is_early(self, loop: asyncio.AbstractEventLoop, found: _Found) -> bool:
+        """Whether it is too early to believe that there are no backends."""
         if found.endpoints:
             self._empty_since.pop(loop, None)
-            return
+            return False
         now = self.clock()
-        if now - self._empty_since.setdefault(loop, now) < self.grace:
-            raise DiscoveryError(f"{self.type} of {self.name}: there are no such records")
+        return now - self._empty_since.setdefault(loop, now) < self.grace
 
     async def _look(self, resolver: Resolver) -> _Found:
         if self.type == "SRV":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Generic, TypeVar
@@ -20,10 +21,10 @@ logger = logging.getLogger("sticky_asgi")
 
 T = TypeVar("T")
 
-#: A change that is much work is put in force so many times its work later, together with what
-#: follows; at most so many seconds.
+#: Where changes are much work, each is put in force so many times that work later, together with
+#: what follows; at most so many seconds.
 PATIENCE = 20
-MOST_PATIENCE = 0.06
+MOST_PATIENCE = 0.04
 
 #: Seconds that a source gets to end when it is not needed any more.
 FAREWELL = 1.0
@@ -65,19 +66,26 @@ class Follower(Generic[T]):
         self._spoke = asyncio.Event()
         self._newest: list[T] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._work = 0.0
+        #: Seconds of CPU time that the last change took, and the lesser of the last two: a single
+        #: one may have been held up by the garbage collector.
+        self._last_work = self._work = 0.0
         self._task: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
 
     def begin(self, watch: Callable[[], AsyncIterator[T]]) -> None:
         """Follow this source, and no other any more."""
-        self.end()
+        self._leave()
         self._task = self._loop.create_task(self._run(watch))
         self._task.add_done_callback(_report)
 
     def end(self) -> None:
-        """Follow nobody any more. What is in force stays."""
+        """Follow nobody any more. What is in force stays, and nobody waits for a first word."""
+        self._leave()
+        self._spoke.set()
+
+    def _leave(self) -> None:
         self._forget_newest()
+        self._status().forget(self)
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -85,6 +93,8 @@ class Follower(Generic[T]):
             task.add_done_callback(self._ending.discard)
 
     async def _run(self, watch: Callable[[], AsyncIterator[T]]) -> None:
+        # A task that begins eagerly would do so before `begin` knows that it is the one.
+        await asyncio.sleep(0)
         failures = 0
         while True:
             began = self._loop.time()
@@ -134,7 +144,7 @@ class Follower(Generic[T]):
         else:
             reason, bug = f"{type(error).__name__}: {error}", error
         status = self._status()
-        if status.fail(reason):
+        if status.fail(reason, self):
             kept = "kept" if status.has_snapshot else "not known yet"
             logger.warning("%s: discovery fails: %s (its backends are %s)",
                            self.name, reason, kept, exc_info=bug)  # fmt: skip
@@ -153,7 +163,7 @@ class Follower(Generic[T]):
     def _apply(self) -> None:
         (word,) = self._newest
         self._forget_newest()
-        began = self._loop.time()
+        began = time.thread_time()
         try:
             self._put_in_force(word)
         except ValueError as exc:
@@ -162,18 +172,19 @@ class Follower(Generic[T]):
             self._refuse(f"{type(exc).__name__}: {exc}", exc)
         else:
             self._recover()
-        self._work = self._loop.time() - began
+        work = time.thread_time() - began
+        self._work, self._last_work = min(work, self._last_work), work
         if self._status().has_snapshot:
             self._spoke.set()
 
     def _refuse(self, reason: str, bug: Exception | None) -> None:
         """The word cannot be put in force. The source is followed on: it may say another."""
-        if self._status().fail(reason):
+        if self._status().fail(reason, self):
             logger.warning("%s: discovery says what cannot be: %s", self.name, reason, exc_info=bug)
         self._on_failure(reason, 0.0)
 
     def _recover(self) -> None:
-        failures = self._status().recover()
+        failures = self._status().recover(self)
         if failures:
             logger.info("%s: discovery is back", self.name)
             self._on_recovery(failures)

@@ -300,8 +300,13 @@ class PoolFollower:
 
     async def wait_for_start(self) -> None:
         """Wait for the first word, as far as that is wanted. Raises DiscoveryError."""
-        if self._follower is not None and self._present is not None:
-            await self._follower.wait_for_start(self._present[1])
+        waited = None
+        # There may be another source meanwhile, or none any more.
+        while self._follower is not None and self._present is not None:
+            if waited is self._follower:
+                return
+            waited = self._follower
+            await waited.wait_for_start(self._present[1])
 
     async def aclose(self) -> None:
         """Follow nobody any more."""

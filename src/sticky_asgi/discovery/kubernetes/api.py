@@ -103,8 +103,10 @@ class ApiServer:
         url, token_file = self.url, self.token_file
         if url is None:
             url, token_file = _own_url(), token_file or ACCOUNT / "token"
+        # The system's authorities are 30 milliseconds of reading.
+        context = await asyncio.to_thread(self._context, url)
         transport = httpx.AsyncHTTPTransport(
-            verify=self._context(url), trust_env=False, socket_options=_keep_alive()
+            verify=context, trust_env=False, socket_options=_keep_alive()
         )
         async with httpx.AsyncClient(base_url=url, transport=transport, trust_env=False) as client:
             yield ApiClient(client, token_file)
@@ -231,7 +233,7 @@ class ApiClient:
                         )
                     )
                     if response.status_code != 200:
-                        raise await _refusal(response, what)
+                        raise await _refusal(response, what, self._token_file)
             answer = Answer(response, what)
             stack.push_async_callback(answer.aclose)
             yield answer
@@ -304,7 +306,9 @@ def decode(text: bytes, what: str) -> Any:
         raise ApiError(f"{what}: the answer is no JSON: {exc}, in {shown!r}") from None
 
 
-async def _refusal(response: httpx.Response, what: str) -> ApiError:
+async def _refusal(
+    response: httpx.Response, what: str, token_file: str | os.PathLike[str] | None
+) -> ApiError:
     """The error that an answer with another status than 200 stands for."""
     body = bytearray()
     async for chunk in response.aiter_bytes():
@@ -318,6 +322,8 @@ async def _refusal(response: httpx.Response, what: str) -> ApiError:
     if not isinstance(status, dict):
         status = {}
     code = response.status_code
+    if code == 401 and token_file is not None:
+        what = f"{what}, with the token in {os.fspath(token_file)}"
     return refusal(
         {"reason": response.reason_phrase, **status, "code": code},
         what,

@@ -124,17 +124,34 @@ class ServiceBackends:
         self.service: Service | None = None
         self.slices: dict[str, Slice] = {}
         self._worked: dict[str, _Worked] = {}
+        self._outside: Backend | None = None
 
     def remarks(self) -> tuple[str, ...]:
         """What is to be said of the Service to the operator: the same as long as it holds."""
-        if self.service is None:
+        service = self.service
+        if service is None:
             return ()
-        remarks = [str(warning) for warning in self.service.reading.warnings]
+        remarks = [str(warning) for warning in service.reading.warnings]
         try:
-            remark = scheme_of(self.service, self._port(self.service))[1]
+            port = self._port(service)
         except Unusable:
-            remark = None
-        return tuple(remarks if remark is None else [*remarks, remark])
+            return tuple(remarks)
+        more = scheme_of(service, port)[1], self._why_none(service)
+        return (*remarks, *(remark for remark in more if remark is not None))
+
+    def _why_none(self, service: Service) -> str | None:
+        """Why none of its endpoints becomes a backend, if that is so."""
+        parts = [part for part in self.slices.values() if part.endpoints]
+        if service.external_name is not None or not parts:
+            return None
+        parts = [part for part in parts if service.family in (None, part.family)]
+        if not parts:
+            return f"none of its endpoints becomes a backend: none is {service.family}"
+        place = self._place(service)
+        if any(_number(part, place) is not None for part in parts):
+            return None
+        name = f"the name {place.port!r}" if place.port else "no name"
+        return f"none of its endpoints becomes a backend: no port in their slices has {name}"
 
     def steps(self) -> Iterator[None]:
         """Work through the slices that have changed, one at each step.
@@ -194,9 +211,12 @@ class ServiceBackends:
         port = self._port(service)
         scheme = scheme_of(service, port)[0]
         try:
-            return Backend(f"{scheme}://{check_external_name(name)}:{port.number}")
+            backend = Backend(f"{scheme}://{check_external_name(name)}:{port.number}")
         except ValueError as exc:
             raise Unusable(str(exc)) from None
+        if self._outside is None or self._outside.url != backend.url:
+            self._outside = backend
+        return self._outside
 
     def _parts(self, service: Service) -> list[_Worked]:
         """The slices that count, worked through, in an order that depends on nothing else."""
@@ -218,10 +238,13 @@ class ServiceBackends:
 
     def _work(self, part: Slice, place: _Place) -> None:
         done = self._worked.get(part.name)
-        before = done.known if done is not None and done.place == place else {}
+        before = {} if done is None else done.known
         known: _ById = {}
-        number = part.ports.get(place.port, place.default)
-        # It may be that only some slices have the port: pods need not agree what its name means.
+        number = _number(part, place)
+        if number is None:
+            # It may be that only some slices have the port: pods need not agree what its name
+            # means. Or a Service has given it another name, and its slices follow in a moment.
+            known = _still_there(part.endpoints, before)
         for endpoint in part.endpoints if number is not None else ():
             host = f"[{endpoint.address}]" if part.family == "IPv6" else endpoint.address
             at = f"{host}:{number}"
@@ -236,11 +259,16 @@ class ServiceBackends:
         return endpoint.name if self.choice.identity == "pod" else endpoint.uid
 
 
+def _number(part: Slice, place: _Place) -> int | None:
+    """The port that a slice's endpoints are asked at; None: they have none."""
+    return part.ports.get(place.port, place.default)
+
+
 def _known(endpoint: Endpoint, before: _Known | None, id: str, url: str) -> _Known:
     if before is not None and before.near.url == url:
         if before.endpoint == endpoint:
             return before
-        if before.endpoint.is_same_place(endpoint):
+        if before.endpoint.place == endpoint.place:
             return _Known(endpoint, before.near, before.distant)
     about = {
         "pod": endpoint.name,
@@ -250,6 +278,13 @@ def _known(endpoint: Endpoint, before: _Known | None, id: str, url: str) -> _Kno
     }
     metadata = {key: value for key, value in about.items() if value is not None}
     return _Known(endpoint, Backend(url, id=id, metadata=metadata))
+
+
+def _still_there(endpoints: Iterable[Endpoint], before: _ById) -> _ById:
+    """Those that were known and are where they were, with what is said of them now."""
+    ids = {one.endpoint.place: id for id, one in before.items()}
+    found = [(ids[one.place], one) for one in endpoints if one.place in ids]
+    return {id: _Known(one, before[id].near, before[id].distant) for id, one in found}
 
 
 def _merge(joined: _ById, more: _ById) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,6 +24,10 @@ logger = logging.getLogger("sticky_asgi.discovery")
 #: Objects in one answer. It is decoded without a pause: a full slice has a hundred endpoints.
 SERVICES_PAGE = 100
 SLICES_PAGE = 5
+
+#: Seconds for which one stream has to be waited for before the other one is asked for: who
+#: refuses does so at once, and who says nothing of one may well speak of the other.
+TURN = 1.0
 
 
 class Copy:
@@ -90,6 +95,11 @@ class Copy:
         if service is not None:
             self._view(service.name).service = now
             self._has_changed(service.name)
+        if now is not None:
+            known = () if before is None else before.notes
+            for note in now.notes:
+                if note not in known:
+                    logger.debug("kubernetes: service %s/%s: %s", self.namespace, now.name, note)
 
     def _on_slice(self, before: Slice | None, now: Slice | None) -> None:
         if before is not None:
@@ -148,6 +158,9 @@ def _resources(namespace: str, name: str | None, selector: str | None) -> tuple[
 class Feed:
     """Keeps a copy up to date in the event loop that runs, until it is left.
 
+    It begins with one request at a time, and first with what has failed before. So a server that
+    refuses is asked once, and not once for each resource.
+
     Args:
         copy: The copy. Nobody else may feed it meanwhile.
         api: Whom to ask.
@@ -159,20 +172,32 @@ class Feed:
     def __init__(self, copy: Copy, api: ApiClient) -> None:
         self._copy = copy
         self._api = api
-        self._reflectors = (copy.services, copy.slices)
+        self._reflectors: tuple[Reflector[Any], ...] = (copy.services, copy.slices)
         self._event = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        # One after the other: where the first one fails, the second one need not be asked.
-        for reflector in self._reflectors:
+        in_turn = sorted(self._reflectors, key=lambda reflector: not reflector.has_failed)
+        for reflector in in_turn:
             await reflector.sync(self._api)
         self._copy.notify = self._event.set
-        for reflector in self._reflectors:
-            task = asyncio.create_task(reflector.follow(self._api))
+        turn = asyncio.Event()
+        turn.set()
+        for reflector in in_turn:
+            is_open = asyncio.Event()
+            task = asyncio.create_task(self._follow(reflector, turn, is_open))
             task.add_done_callback(self._on_end)
             self._tasks.append(task)
+            turn = is_open
         return self
+
+    async def _follow(
+        self, reflector: Reflector[Any], turn: asyncio.Event, is_open: asyncio.Event
+    ) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TURN):
+                await turn.wait()
+        await reflector.follow(self._api, is_open.set)
 
     async def __aexit__(
         self,

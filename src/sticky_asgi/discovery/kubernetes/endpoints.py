@@ -22,7 +22,7 @@ class Endpoint(NamedTuple):
 
     Args:
         address: Its IP address.
-        name: Of its pod, or of what else it refers to.
+        name: Of its pod, if it is one.
         uid: The same one's.
         node: Where it runs.
         zone: Where that is.
@@ -38,9 +38,10 @@ class Endpoint(NamedTuple):
     intent: Intent = Intent.ACTIVE
     hints: tuple[str, ...] = ()
 
-    def is_same_place(self, other: Endpoint) -> bool:
-        """Whether only its conditions or its hints differ, if anything does."""
-        return self[:5] == other[:5]
+    @property
+    def place(self) -> tuple[str | None, ...]:
+        """What it is, without its conditions and hints."""
+        return self[:5]
 
 
 class Slice(NamedTuple):
@@ -117,6 +118,9 @@ def _ports(ports: Any) -> dict[str, int]:
 def read_endpoint(item: Mapping[str, Any]) -> Endpoint:
     """Read one endpoint of a slice. Raises ValueError and the like where it is none."""
     target = item.get("targetRef") or {}
+    if target.get("kind") not in (None, "", "Pod"):
+        # Something else may have a pod's name; it goes by its address.
+        target = {}
     hints = item.get("hints")
     zones = hints.get("forZones") if hints else None
     return Endpoint(

@@ -136,12 +136,20 @@ def _is_annotated(service: Service) -> bool:
 
 
 def _pool(view: ServiceBackends, before: DiscoveredPool | None) -> DiscoveredPool | None:
-    """The pool that a Service makes; None if there is no Service."""
+    """The pool that a Service makes; None if there is no Service.
+
+    Raises:
+        Unusable: The Service can be none.
+    """
     service = view.service
     if service is None:
         return None
     snapshot, reading = view.snapshot(), service.reading
     routes = reading.routes or (RouteHint(path=f"/{service.name}"),)
+    if reading.routes is None:
+        if before is None:
+            raise Unusable("there is no route to it until its path and host can be read")
+        routes = before.routes
     if (
         before is not None
         and not is_other(before.snapshot, snapshot)

@@ -102,6 +102,8 @@ class Reflector(Generic[T]):
         self._versions: dict[str, str] = {}
         self._list_at = 0.0
         self._opened_at: float | None = None
+        #: Whether it failed last, and no stream was opened since.
+        self.has_failed = False
         self._may_mend = True
         self._unreadable: dict[str, str] = {}
 
@@ -115,17 +117,25 @@ class Reflector(Generic[T]):
         if self.version is None or self._clock() >= self._list_at:
             await self._list(api)
 
-    async def follow(self, api: ApiClient) -> None:
-        """Keep the copy up to date, until DiscoveryError is raised."""
+    async def follow(self, api: ApiClient, on_open: Callable[[], object]) -> None:
+        """Keep the copy up to date, until DiscoveryError is raised.
+
+        Args:
+            api: Whom to ask.
+            on_open: Called whenever a stream is open.
+        """
         try:
             while True:
                 await self.sync(api)
-                await self._follow_stream(api)
+                await self._follow_stream(api, on_open)
+        except DiscoveryError:
+            self.has_failed = True
+            raise
         finally:
             # The pause after a failure is the one that mends.
             self._may_mend = False
 
-    async def _follow_stream(self, api: ApiClient) -> None:
+    async def _follow_stream(self, api: ApiClient, on_open: Callable[[], object]) -> None:
         """Watch until a stream is over. Raises DiscoveryError if another one is no use."""
         what = f"kubernetes: watch {self.resource}"
         seconds = random.randint(*STREAM_SECONDS)
@@ -133,7 +143,7 @@ class Reflector(Generic[T]):
         began = self._clock()
         try:
             async with asyncio.timeout(seconds + STREAM_MARGIN):
-                await self._watch(api, what, seconds)
+                await self._watch(api, what, seconds, on_open)
         except Expired as exc:
             self.version, error = None, exc
         except TimeoutError:
@@ -207,7 +217,9 @@ class Reflector(Generic[T]):
 
     # Watching
 
-    async def _watch(self, api: ApiClient, what: str, seconds: int) -> None:
+    async def _watch(
+        self, api: ApiClient, what: str, seconds: int, on_open: Callable[[], object]
+    ) -> None:
         params = {
             **self.resource.selector,
             "watch": "true",
@@ -220,6 +232,8 @@ class Reflector(Generic[T]):
         quiet = seconds + STREAM_MARGIN
         async with api.stream(self.resource.path, params, what=what, quiet=quiet) as answer:
             self._opened_at = self._clock()
+            self.has_failed = False
+            on_open()
             while piece := await _read(answer):
                 try:
                     lines = splitter.feed(piece)

@@ -48,7 +48,8 @@ class KubernetesService(Source[Snapshot]):
             hints are not looked at. `Backend.metadata["zone"]` has each one's zone in any case.
         external_name: Whether a Service of type ExternalName is a backend, by that name. Default
             False, since whoever may edit the Service then says where requests go. Names of this
-            machine, loopback and link-local addresses are refused in any case.
+            machine, loopback and link-local addresses and clouds' metadata services are refused in
+            any case.
 
     Raises:
         ValueError: A value that cannot be, naming it.
@@ -95,7 +96,7 @@ class KubernetesService(Source[Snapshot]):
         copy = memory.copy
         copy.changed.clear()
         view = copy.views.get(self.service) or ServiceBackends(self.choice)
-        copy.say(self.service, ("does not exist",) if view.service is None else view.remarks())
+        copy.say(self.service, _remarks(view))
         try:
             for _ in view.steps():
                 await asyncio.sleep(0)
@@ -115,3 +116,17 @@ class KubernetesService(Source[Snapshot]):
     def __repr__(self) -> str:
         port = "" if self.choice.port is None else f":{self.choice.port}"
         return f"<KubernetesService {self.namespace or 'own namespace'}/{self.service}{port}>"
+
+
+def _remarks(view: ServiceBackends) -> tuple[str, ...]:
+    """What is to be said of the Service to the operator."""
+    if view.service is None:
+        return ("does not exist",)
+    reading = view.service.reading
+    if not reading.routes and reading.host != "backend":
+        return view.remarks()
+    return (
+        *view.remarks(),
+        "what its annotations say of routes and of the Host header holds for the pools of a "
+        "namespace; here the gateway's routes and the pool's host say it",
+    )

@@ -48,7 +48,8 @@ class Service:
         ports: Its TCP ports.
         family: The one of its IP families that counts; None where it names none.
         is_headless: Whether it has no address of its own.
-        external_name: The name that it stands for, if it is of that type.
+        external_name: The name that it stands for, if it is of that type; "" if that is missing.
+        has_client_ip: Whether kube-proxy is to send a client's address to one pod.
         annotations: Its annotations.
         labels: Its labels.
         reading: What its annotations say.
@@ -61,10 +62,23 @@ class Service:
     family: str | None
     is_headless: bool
     external_name: str | None
+    has_client_ip: bool
     annotations: Mapping[str, str]
     labels: Mapping[str, str]
     reading: Reading
     understood: Mapping[str, str]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is different here and does no harm."""
+        notes = tuple(map(str, self.reading.notes))
+        if not self.has_client_ip:
+            return notes
+        return (
+            *notes,
+            "sessionAffinity=ClientIP is not read: it is for kube-proxy, which the gateway's "
+            "requests do not pass",
+        )
 
 
 def read_service(item: Mapping[str, Any], before: Service | None = None) -> Service:
@@ -80,7 +94,9 @@ def read_service(item: Mapping[str, Any], before: Service | None = None) -> Serv
     try:
         metadata, spec = item["metadata"], item["spec"]
         annotations, labels = metadata.get("annotations") or {}, metadata.get("labels") or {}
-        families = spec.get("ipFamilies") or (None,)
+        family = (spec.get("ipFamilies") or (None,))[0]
+        if family not in (None, "IPv4", "IPv6"):
+            raise ValueError(f"ipFamilies must be of IPv4 and IPv6, got {family!r}")
         reading, understood = _reading(annotations, labels, before)
         made = Service(
             name=metadata["name"],
@@ -89,11 +105,10 @@ def read_service(item: Mapping[str, Any], before: Service | None = None) -> Serv
                 for port in spec.get("ports") or ()
                 if (port.get("protocol") or "TCP") == "TCP"
             ),
-            family=families[0],
+            family=family,
             is_headless=spec.get("clusterIP") == "None",
-            external_name=(
-                str(spec.get("externalName")) if spec.get("type") == "ExternalName" else None
-            ),
+            external_name=_external_name(spec),
+            has_client_ip=spec.get("sessionAffinity") == "ClientIP",
             annotations=dict(annotations),
             labels=dict(labels),
             reading=reading,
@@ -102,6 +117,15 @@ def read_service(item: Mapping[str, Any], before: Service | None = None) -> Serv
     except (AttributeError, IndexError, KeyError, TypeError) as exc:
         raise ValueError(f"{type(exc).__name__}: {exc}") from None
     return before if made == before else made
+
+
+def _external_name(spec: Mapping[str, Any]) -> str | None:
+    if spec.get("type") != "ExternalName":
+        return None
+    # The API does without only where the type is another. An empty one is said to be no name.
+    name = spec.get("externalName") or ""
+    check_type("externalName", name, str)
+    return str(name)
 
 
 def _read_port(port: Mapping[str, Any]) -> ServicePort:

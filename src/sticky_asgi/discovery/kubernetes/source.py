@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import operator
 import re
 import time
 from abc import ABC, abstractmethod
@@ -14,7 +13,7 @@ from typing import Generic, TypeVar
 
 from ...checks import check_type
 from ...exceptions import DiscoveryError
-from ...snapshot import Snapshot
+from ...snapshot import Snapshot, is_same
 from .api import ApiServer
 from .backends import Choice
 from .copy import Copy, Feed
@@ -106,9 +105,9 @@ class Source(ABC, Generic[V]):
             async with self.server.connect() as api, Feed(memory.copy, api) as feed:
                 has_told = False
                 while True:
-                    began = time.perf_counter()
+                    began, used = time.perf_counter(), time.thread_time()
                     value = await self._look(memory)
-                    patience = min((time.perf_counter() - began) * SHARE, PATIENCE)
+                    patience = min((time.thread_time() - used) * SHARE, PATIENCE)
                     # After a failure that changed nothing, only a server that stays is back.
                     if value is not None and (
                         memory.told is None
@@ -148,10 +147,9 @@ class Source(ABC, Generic[V]):
 
 
 def is_other(before: Snapshot, now: Snapshot) -> bool:
-    """Whether a snapshot says something else. Backends that did not change are the same objects."""
+    """Whether a snapshot says something else."""
     return (
-        len(before.backends) != len(now.backends)
-        or not all(map(operator.is_, before.backends, now.backends))
+        not is_same(before.backends, now.backends)
         or before.intents != now.intents
         or before.affinity != now.affinity
     )

@@ -65,6 +65,7 @@ class Findings:
     Attributes:
         claims: What is said of a setting. Settings are those of `CookieSettings`, and `sticky`,
             `scheme`, `host`, `route_paths`, `route_hosts` and `strip_prefix`.
+        unreadable: Settings that something is said of, but nothing that can be read.
         defaults: What the vocabulary takes for granted where nothing is said.
         warnings: What an operator should change.
         notes: What is different here, and does no harm.
@@ -73,6 +74,7 @@ class Findings:
     def __init__(self, texts: Mapping[str, str]) -> None:
         self.texts = texts
         self.claims: dict[str, Claim] = {}
+        self.unreadable: set[str] = set()
         self.defaults: dict[str, Any] = {}
         self.warnings: list[Remark] = []
         self.notes: list[Remark] = []
@@ -84,13 +86,13 @@ class Findings:
             Whether it could be read.
         """
         text = self.texts[key]
-        if len(text) > MAX_TEXT:
-            self.warn(key, f"ignored: longer than {MAX_TEXT} characters")
-            return False
         try:
+            if len(text) > MAX_TEXT:
+                raise ValueError(f"longer than {MAX_TEXT} characters")
             value = parse(text)
         except ValueError as exc:
             self.warn(key, f"ignored: {exc}")
+            self.unreadable.add(setting)
             return False
         if value is not None:
             self.claim(setting, value, key)

@@ -66,16 +66,23 @@ class _Merger:
             self._warn_if_other(found, claim, winner)
         return None if winner is None else winner.value
 
-    def routes(self) -> tuple[RouteHint, ...]:
-        """Each path with each host."""
+    def routes(self) -> tuple[RouteHint, ...] | None:
+        """Each path with each host; None if that might be more than was meant."""
         paths, hosts = self.first("route_paths"), self.first("route_hosts")
+        if hosts is None and self._is_unreadable("route_hosts"):
+            return None
         if paths is None and hosts is None:
             return ()
+        if paths is None and self._is_unreadable("route_paths"):
+            return None
         strip = bool(self.first("strip_prefix"))
         return tuple(
             RouteHint(path=path, host=host, strip_prefix=strip)
             for path, host in product(paths or ("/",), hosts or (None,))
         )
+
+    def _is_unreadable(self, setting: str) -> bool:
+        return any(setting in found.unreadable for found in self._vocabularies)
 
     def cookie(self) -> CookieSettings:
         """The cookie's settings; those it cannot have are left out, with a warning."""

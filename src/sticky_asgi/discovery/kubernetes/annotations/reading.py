@@ -19,7 +19,8 @@ class Reading:
         scheme: How its pods are to be asked. None: nothing is said.
         host: Whose Host header they get: the visitor's (`"pass"`) or their own (`"backend"`).
             None: nothing is said.
-        routes: Where its requests come from. Empty: nothing is said.
+        routes: Where its requests come from. Empty: nothing is said. None: what is said of it
+            cannot be read, and what is left would be more than was meant.
         warnings: What the operator should change.
         notes: What is different here and does no harm.
     """
@@ -27,6 +28,6 @@ class Reading:
     affinity: CookieSettings | None = None
     scheme: Literal["http", "https"] | None = None
     host: Literal["pass", "backend"] | None = None
-    routes: tuple[RouteHint, ...] = ()
+    routes: tuple[RouteHint, ...] | None = ()
     warnings: tuple[Remark, ...] = ()
     notes: tuple[Remark, ...] = ()
