@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Mapping
 
 from .backend import BackendState, Intent
@@ -19,7 +20,8 @@ class IntentKeeper:
 
     An operator's word and a backend's own stand in one place, the later instead of the earlier,
     but a backend undoes nothing that an operator has said. The word of discovery stands beside
-    it, and the stricter of the two is in force: `BackendState.intent`.
+    it, and the stricter of the two is in force: `BackendState.intent`. Both may speak at once, in
+    several threads.
 
     Args:
         pool: The pool's name, for log and events.
@@ -27,7 +29,7 @@ class IntentKeeper:
         tell: Told of each change.
     """
 
-    __slots__ = ("_changed", "_discovered", "_pool", "_tell")
+    __slots__ = ("_changed", "_discovered", "_lock", "_pool", "_tell")
 
     def __init__(
         self, pool: str, changed: Callable[[], None], tell: Callable[[IntentChanged], None]
@@ -35,6 +37,7 @@ class IntentKeeper:
         self._pool = pool
         self._changed = changed
         self._tell = tell
+        self._lock = threading.Lock()
         #: For whom the source has wished something, the last time it was heard.
         self._discovered: tuple[str, ...] = ()
 
@@ -49,9 +52,10 @@ class IntentKeeper:
             until: When a drain ends, or has ended, by the pool's clock.
             reason: Why, for the log.
         """
-        before, until_then = state.intent, state.drain_until
-        state.wished, state.drain_until, state.drained_itself = intent, until, False
-        state.intent = _strictest(state)
+        with self._lock:
+            before, until_then = state.intent, state.drain_until
+            state.wished, state.drain_until, state.drained_itself = intent, until, False
+            state.intent = _strictest(state)
         self._changed()
         if (before, until_then) != (state.intent, until):
             self._say(state, before, reason)
@@ -61,23 +65,34 @@ class IntentKeeper:
         if state.wished is Intent.DRAINING:
             self.wish(state, Intent.DOWN, until=state.drain_until, reason="its drain has ended")
 
-    def discover(self, states: Mapping[str, BackendState], intents: Mapping[str, Intent]) -> None:
+    def discover(
+        self, states: Mapping[str, BackendState], intents: Mapping[str, Intent]
+    ) -> Mapping[BackendState, Intent]:
         """The pool's source wishes something for some of its backends, and nothing for others.
 
         Args:
             states: The pool's backends, by id.
             intents: What is wished for some of them, by id.
+
+        Returns:
+            For whom something else is wished than before, and what was in force before:
+            `tell_of_discovered` is to follow.
         """
-        # Of thousands only those are looked at for whom something is wished, or was till now.
-        wishes = dict.fromkeys(self._discovered, Intent.ACTIVE) | dict(intents)
-        self._discovered = tuple(intents)
         before: dict[BackendState, Intent] = {}
-        for backend_id, wish in wishes.items():
-            state = states.get(backend_id)
-            if state is not None and wish is not state.discovered:
-                before[state] = state.intent
-                state.discovered = wish
-                state.intent = _strictest(state)
+        with self._lock:
+            # Of thousands only those are looked at for whom something is wished, or was till now.
+            wishes = dict.fromkeys(self._discovered, Intent.ACTIVE) | dict(intents)
+            self._discovered = tuple(intents)
+            for backend_id, wish in wishes.items():
+                state = states.get(backend_id)
+                if state is not None and wish is not state.discovered:
+                    before[state] = state.intent
+                    state.discovered = wish
+                    state.intent = _strictest(state)
+        return before
+
+    def tell_of_discovered(self, before: Mapping[BackendState, Intent]) -> None:
+        """Put in force, and tell, what `discover` has returned."""
         if before:
             self._changed()
         for state, intent in before.items():

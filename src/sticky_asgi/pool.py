@@ -111,6 +111,7 @@ class Pool:
         "_backends",
         "_departed",
         "_fault_statuses",
+        "_grouping",
         "_groups",
         "_has_limits",
         "_has_panicked",
@@ -208,7 +209,9 @@ class Pool:
         self.observers = Observers()
         self._states: dict[str, BackendState] = {}
         self._departed: dict[str, BackendState] = {}
+        #: The loops of several threads may hear the source, or look for a backend, at one time.
         self._replacing = threading.Lock()
+        self._grouping = threading.Lock()
         self._queue = WaitingQueue(self._lease_for)
         self._backends: tuple[Backend, ...] = ()
         self._groups: Groups | None = None
@@ -275,11 +278,12 @@ class Pool:
             ValueError: The cookie's settings do not go together with the pool's own; everything
                 else is in force then, and the cookie is what it was.
         """
-        if is_same(snapshot.backends, self._backends):
+        with self._replacing:
             # Pods come and go less often than they are ready and not ready.
-            self._intents.discover(self._states, snapshot.intents)
-        else:
-            self._replace(snapshot.backends, {}, snapshot.intents)
+            is_other = not is_same(snapshot.backends, self._backends)
+            swapped = self._swap(snapshot.backends, {}) if is_other else None
+            before = self._intents.discover(self._states, snapshot.intents)
+        self._tell_of_change(swapped, before)
         self.watch_status.has_snapshot = True
         if self.visitors.follow(snapshot.affinity):
             self.policies_version += 1
@@ -290,30 +294,47 @@ class Pool:
         new_states: Mapping[str, BackendState],
         intents: Mapping[str, Intent] | None = None,
     ) -> None:
-        # The loops of several threads may hear the source at the same time.
         with self._replacing:
-            previous = self._states
-            states = self._states_of(snapshot, new_states)
-            added = tuple([key for key in states if key not in previous])
-            removed = tuple([key for key in previous if key not in states])
-            self._states, self._backends = states, snapshot
-            self._has_limits = any(backend.max_requests is not None for backend in snapshot)
-            for key in removed:
-                state = previous[key]
-                # Its requests are counted on, but what was wished for it went with it.
-                self._intents.forget(state)
-                state.health = Health.UNKNOWN
-                state.faults = 0
-                if state.in_flight:
-                    self._departed[key] = state
-            self.version += 1
-        if intents is not None:
-            self._intents.discover(states, intents)
-        self._keeper.follow(states.values())
-        self._changed()
-        if added or removed:
-            self.tell(BackendsReplaced(pool=self.name, added=added, removed=removed))
-        self._tell_followers()
+            swapped = self._swap(snapshot, new_states)
+            before = {} if intents is None else self._intents.discover(self._states, intents)
+        self._tell_of_change(swapped, before)
+
+    def _swap(
+        self, snapshot: tuple[Backend, ...], new_states: Mapping[str, BackendState]
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Have these backends instead. Returns who has come, and who has gone."""
+        previous = self._states
+        states = self._states_of(snapshot, new_states)
+        added = tuple([key for key in states if key not in previous])
+        removed = tuple([key for key in previous if key not in states])
+        self._states, self._backends = states, snapshot
+        self._has_limits = any(backend.max_requests is not None for backend in snapshot)
+        for key in removed:
+            state = previous[key]
+            # Its requests are counted on, but what was wished for it went with it.
+            self._intents.forget(state)
+            state.health = Health.UNKNOWN
+            state.faults = 0
+            if state.in_flight:
+                self._departed[key] = state
+        self.version += 1
+        return added, removed
+
+    def _tell_of_change(
+        self,
+        swapped: tuple[tuple[str, ...], tuple[str, ...]] | None,
+        before: Mapping[BackendState, Intent],
+    ) -> None:
+        """Act on what `_swap`, if it was called, and the keeper of intents have returned."""
+        if swapped is not None:
+            self._keeper.follow(self._states.values())
+            self._changed()
+        self._intents.tell_of_discovered(before)
+        if swapped is not None:
+            added, removed = swapped
+            if added or removed:
+                self.tell(BackendsReplaced(pool=self.name, added=added, removed=removed))
+            self._tell_followers()
 
     def adopt(self, other: Pool) -> None:
         """Take over another pool's policies and backends, and keep this one's state.
@@ -368,8 +389,8 @@ class Pool:
             logger.warning("pool %s: the affinity cookie stays what it was: %s", self.name, exc)
         else:
             # The source may say nothing for long, and what it has said is in force now.
-            if fault is not None and fault == status.error:
-                self.tell(DiscoveryRecovered(pool=self.name, failures=status.recover()))
+            if fault is not None and (failures := status.withdraw(fault)):
+                self.tell(DiscoveryRecovered(pool=self.name, failures=failures))
 
     def _use_health_policies(self) -> None:
         statuses = () if self.ejection is None else self.ejection.statuses
@@ -575,19 +596,20 @@ class Pool:
 
     def _changed(self) -> None:
         """Who can be used has changed."""
-        self._groups = None
+        with self._grouping:
+            self._groups = None
         if self._queue:
             self._queue.serve()
 
     def _form_groups(self) -> Groups:
         """Put down who may be chosen, until something changes."""
-        groups = Groups(
-            self._states.values(), panics=self.panic == "all", has_limits=self._has_limits
-        )
-        if groups.panics and not self._has_panicked:
-            logger.warning("pool %s: nobody is healthy, everybody is tried", self.name)
-        self._has_panicked = groups.panics
-        self._groups = groups
+        with self._grouping:
+            groups = self._groups = Groups(
+                self._states.values(), panics=self.panic == "all", has_limits=self._has_limits
+            )
+            if groups.panics and not self._has_panicked:
+                logger.warning("pool %s: nobody is healthy, everybody is tried", self.name)
+            self._has_panicked = groups.panics
         return groups
 
     # Choosing.
