@@ -6,8 +6,10 @@ and what happens while the source is away is the affair of `discovery/watcher.py
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import AsyncIterator, Iterable, Mapping
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -141,8 +143,8 @@ class WatchOptions:
 class WatchStatus:
     """How a pool gets on with its source.
 
-    Several may follow it at once, from several event loops: what is wrong is so until none of them
-    fails any more.
+    Several may follow it at once, from the event loops of several threads: what is wrong is so
+    until none of them fails any more.
 
     Attributes:
         has_snapshot: Whether there was a snapshot. What is in force may be older than the source's
@@ -152,47 +154,82 @@ class WatchStatus:
         failures_total: Failures since the pool was made.
     """
 
-    __slots__ = ("_reasons", "error", "failures", "failures_total", "has_snapshot")
+    __slots__ = (
+        "_heard",
+        "_lock",
+        "_reasons",
+        "error",
+        "failures",
+        "failures_total",
+        "has_snapshot",
+    )
 
     def __init__(self) -> None:
         self.has_snapshot = False
         self.error: str | None = None
         self.failures = 0
         self.failures_total = 0
-        #: What is wrong for each of those who follow.
+        self._lock = threading.Lock()
+        #: What is wrong, by whom it is wrong for; what was said last comes last.
         self._reasons: dict[object, str] = {}
+        #: When what is in force was heard.
+        self._heard = -math.inf
 
     def fail(self, reason: str, who: object = None) -> bool:
-        """Count a failure of one that follows; None: of all.
+        """Count a failure of one that follows; None: of the pool itself.
 
         Returns:
-            Whether it is news: nobody failed for this reason last.
+            Whether it is news: nobody fails for this reason.
         """
-        is_news = reason not in self._reasons.values()
-        self._reasons[who] = reason
-        self.error = reason
-        self.failures += 1
-        self.failures_total += 1
+        with self._lock:
+            is_news = reason not in self._reasons.values()
+            self._reasons.pop(who, None)
+            self._reasons[who] = self.error = reason
+            self.failures += 1
+            self.failures_total += 1
         return is_news
 
-    def recover(self, who: object = None) -> int:
-        """All is well for one that follows; None: for all.
+    def recover(self, who: object) -> int:
+        """All is well for one that follows, and so what it has said holds for the pool itself.
 
         Returns:
             After how many failures in a row; 0 while another one fails.
         """
-        if who is None:
-            self._reasons.clear()
-        self.forget(who)
-        self.forget(None)
-        if self._reasons:
-            return 0
-        failures, self.failures, self.error = self.failures, 0, None
-        return failures
+        return self._take_out(lambda one, reason: one is who or one is None)
+
+    def withdraw(self, reason: str) -> int:
+        """Nobody fails for this reason any more. Returns what `recover` does."""
+        return self._take_out(lambda one, said: said == reason)
 
     def forget(self, who: object) -> None:
         """One follows no more: whether all is well is for the others to say."""
-        self._reasons.pop(who, None)
+        self._take_out(lambda one, reason: one is who)
+
+    def _take_out(self, is_meant: Callable[[object, str], bool]) -> int:
+        with self._lock:
+            self._reasons = {
+                who: reason for who, reason in self._reasons.items() if not is_meant(who, reason)
+            }
+            if self._reasons:
+                self.error = [*self._reasons.values()][-1]
+                return 0
+            failures, self.failures, self.error = self.failures, 0, None
+            return failures
+
+    def is_newest(self, heard: float) -> bool:
+        """Whether nothing is in force that was heard later than this; from now on this is.
+
+        Each loop that follows the source puts in force a little later what it has heard. None is
+        to go back behind another one.
+
+        Args:
+            heard: When it was heard, in seconds of a clock that all threads share.
+        """
+        with self._lock:
+            if heard < self._heard:
+                return False
+            self._heard = heard
+        return True
 
     def __repr__(self) -> str:
         if self.error is not None:

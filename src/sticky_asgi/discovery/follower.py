@@ -64,7 +64,8 @@ class Follower(Generic[T]):
         self._rng = rng
         self._loop = asyncio.get_running_loop()
         self._spoke = asyncio.Event()
-        self._newest: list[T] = []
+        #: The last word that is not in force yet, and when it was heard.
+        self._newest: tuple[T, float] | None = None
         self._timer: asyncio.TimerHandle | None = None
         #: Seconds of CPU time that the last change took, and the lesser of the last two: a single
         #: one may have been held up by the garbage collector.
@@ -101,7 +102,7 @@ class Follower(Generic[T]):
             error = await self._watch(watch)
             if self._task is not asyncio.current_task():
                 return  # It has taken its time to end.
-            if self._newest:
+            if self._newest is not None:
                 # Put in force later, it would hide that the source has failed since.
                 self._apply()
             # One that soon fails each time is no better for having said something.
@@ -152,7 +153,7 @@ class Follower(Generic[T]):
 
     def _hear(self, word: T) -> None:
         """The source has spoken: put it in force soon, with what else it says until then."""
-        self._newest = [word]
+        self._newest = word, time.monotonic()
         if not self._spoke.is_set():
             self._apply()
         elif self._timer is None:
@@ -161,11 +162,13 @@ class Follower(Generic[T]):
             self._timer = self._loop.call_later(delay, self._apply)
 
     def _apply(self) -> None:
-        (word,) = self._newest
+        assert self._newest is not None
+        word, heard = self._newest
         self._forget_newest()
         began = time.thread_time()
         try:
-            self._put_in_force(word)
+            if self._status().is_newest(heard):
+                self._put_in_force(word)
         except ValueError as exc:
             self._refuse(str(exc), None)
         except Exception as exc:
@@ -190,7 +193,7 @@ class Follower(Generic[T]):
             self._on_recovery(failures)
 
     def _forget_newest(self) -> None:
-        self._newest = []
+        self._newest = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
