@@ -155,6 +155,7 @@ class WatchStatus:
     """
 
     __slots__ = (
+        "_applying",
         "_heard",
         "_lock",
         "_reasons",
@@ -172,6 +173,8 @@ class WatchStatus:
         self._lock = threading.Lock()
         #: What is wrong, by whom it is wrong for; what was said last comes last.
         self._reasons: dict[object, str] = {}
+        # What it is held for may have listeners, and they may have the source say something.
+        self._applying = threading.RLock()
         #: When what is in force was heard.
         self._heard = -math.inf
 
@@ -216,20 +219,20 @@ class WatchStatus:
             failures, self.failures, self.error = self.failures, 0, None
             return failures
 
-    def is_newest(self, heard: float) -> bool:
-        """Whether nothing is in force that was heard later than this; from now on this is.
+    def put_in_force(self, heard: float, apply: Callable[[], object]) -> None:
+        """Put a word in force, unless another one was heard later and is in force already.
 
-        Each loop that follows the source puts in force a little later what it has heard. None is
-        to go back behind another one.
+        Each loop that follows the source puts in force a little later what it has heard. They do
+        so one at a time, and none goes back behind another one.
 
         Args:
             heard: When it was heard, in seconds of a clock that all threads share.
+            apply: Puts it in force. What it raises is raised.
         """
-        with self._lock:
-            if heard < self._heard:
-                return False
-            self._heard = heard
-        return True
+        with self._applying:
+            if heard >= self._heard:
+                self._heard = heard
+                apply()
 
     def __repr__(self) -> str:
         if self.error is not None:

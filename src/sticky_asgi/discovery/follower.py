@@ -167,8 +167,7 @@ class Follower(Generic[T]):
         self._forget_newest()
         began = time.thread_time()
         try:
-            if self._status().is_newest(heard):
-                self._put_in_force(word)
+            self._status().put_in_force(heard, lambda: self._put_in_force(word))
         except ValueError as exc:
             self._refuse(str(exc), None)
         except Exception as exc:
