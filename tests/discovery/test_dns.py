@@ -13,8 +13,9 @@ from typing import Any, cast
 import dns.resolver
 import pytest
 
-from sticky_asgi import DiscoveryError
+from sticky_asgi import DiscoveryError, Pool, WatchOptions
 from sticky_asgi.discovery import DNS
+from sticky_asgi.discovery.watcher import Watcher
 from sticky_asgi.snapshot import Discovery, Snapshot
 from sticky_asgi.testing import DnsServer
 from tests.loops import run
@@ -286,15 +287,52 @@ def test_a_watch_that_is_left_begins_the_grace_anew(has_believed: bool) -> None:
                 assert await first(discovery) == Snapshot(backends=())
             else:
                 server.fail("silence")
-                waiting = asyncio.ensure_future(first(discovery))
-                async with asyncio.timeout(5):
-                    while len(server.queries) < 2:
-                        await asyncio.sleep(0.01)
-                waiting.cancel()
-                await asyncio.wait([waiting])
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.1):
+                        await first(discovery)
                 server.heal()
             with pytest.raises(DiscoveryError):
                 await first(discovery)
+
+    run(main)
+
+
+async def has_failed(pool: Pool, times: int) -> None:
+    while pool.watch_status.failures_total < times:
+        assert not pool.watch_status.has_snapshot
+        await asyncio.sleep(0.01)
+
+
+def test_a_pool_that_is_left_between_two_watches_begins_the_grace_anew() -> None:
+    """Its follower was pausing, so that the source could not be told."""
+
+    async def main() -> None:
+        async with DnsServer() as server:
+            time = Time()
+            options = WatchOptions(min_backoff=60, max_backoff=60)
+            pool = Pool("shop", discovery=source(server, grace=30, time=time), watch=options)
+            for times in (1, 2):
+                watcher = Watcher(pool)
+                await has_failed(pool, times)
+                await watcher.aclose()
+                time.now += 3600
+
+    run(main)
+
+
+def test_a_pool_that_is_followed_on_is_empty_after_the_grace() -> None:
+    async def main() -> None:
+        async with DnsServer() as server:
+            time = Time()
+            options = WatchOptions(min_backoff=0.01, max_backoff=0.01)
+            pool = Pool("shop", discovery=source(server, grace=30, time=time), watch=options)
+            watcher = Watcher(pool)
+            await has_failed(pool, 3)
+            time.now += 31
+            await watcher.wait_for_start()
+            assert pool.watch_status.has_snapshot
+            assert pool.backends == ()
+            await watcher.aclose()
 
     run(main)
 

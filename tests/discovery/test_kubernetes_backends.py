@@ -151,6 +151,7 @@ def test_a_port_that_gets_another_name_keeps_who_is_there(identity: Identity) ->
     )
     before = view.snapshot().backends
     view.service = a_service(ports={"web": 80})
+    assert view.remarks() == ()
     assert list(map(id, view.snapshot().backends)) == list(map(id, before))
     # Meanwhile one is not ready any more, one goes, and one comes whose port nobody knows.
     moved = endpoint("10.0.0.1", pod="a", ready=False), endpoint("10.0.0.2", pod="c")
@@ -158,8 +159,10 @@ def test_a_port_that_gets_another_name_keeps_who_is_there(identity: Identity) ->
     snapshot = view.snapshot()
     assert list(map(id, snapshot.backends)) == [id(before[0])]
     assert list(snapshot.intents.values()) == [Intent.DOWN]
+    assert view.remarks() == ()
     view.slices["web-1"] = a_slice(*moved, ports={"web": 80})
     after = view.snapshot().backends
+    assert view.remarks() == ()
     assert after[0] is before[0]
     assert after[1] is not before[1]
     assert [backend.metadata["pod"] for backend in after] == ["a", "c"]
@@ -402,6 +405,22 @@ def test_endpoints_that_are_no_backends_are_remarked(
     assert view.remarks() == remarks
     del view.slices["web-1"]
     assert view.remarks() == (), "no endpoints, no question why"
+
+
+def test_a_port_that_has_gone_is_remarked_once_nobody_is_left() -> None:
+    view = backends_of(
+        a_slice(endpoint("10.0.0.1", pod="a"), ports={"http": 8080}, name="web-1"),
+        a_slice(endpoint("10.0.0.2", pod="b"), ports={"http": 8080}, name="web-2"),
+        service=a_service(ports={"http": 80}),
+    )
+    assert ids(view) == ["a", "b"]
+    view.slices["web-1"] = a_slice(endpoint("10.0.0.3", pod="c"), ports={"x": 1}, name="web-1")
+    view.slices["web-2"] = a_slice(endpoint("10.0.0.2", pod="b"), ports={"x": 1}, name="web-2")
+    assert view.remarks() == ()
+    assert ids(view) == ["b"]
+    view.slices["web-2"] = a_slice(endpoint("10.0.0.4", pod="d"), ports={"x": 1}, name="web-2")
+    assert view.remarks() == (NO_NUMBER,)
+    assert ids(view) == []
 
 
 def test_a_headless_service_takes_the_port_that_is_wanted_without_a_remark() -> None:

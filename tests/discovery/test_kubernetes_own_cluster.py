@@ -153,6 +153,14 @@ def test_authorities_are_loaded_while_others_are_served(tmp_path: Path) -> None:
     assert was_in_time == [True]
 
 
+def test_the_systems_authorities(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca_file))
+    monkeypatch.setenv("SSL_CERT_DIR", "/nowhere")
+    for url in ("https://a.test", "HTTPS://a.test"):
+        assert len(api.ApiServer(url=url)._context(url).get_ca_certs()) == 1
+    assert not api.ApiServer(url="http://a.test")._context("http://a.test").get_ca_certs()
+
+
 def test_old_authorities_are_accepted(authority: Authority) -> None:
     """The default context of Python 3.13 refuses those without an Authority Key Identifier."""
     server = api.ApiServer(url="https://a.test", ca_file=authority.ca_file)

@@ -317,6 +317,10 @@ def test_endpoints_that_are_no_backends_are_one_line(caplog: pytest.LogCaptureFi
             assert pods_of(await told.next()) == ["a", "b"]
             k8s.fake.patch("endpointslices", "shop", "web-1", {"ports": [{"port": 8080}]})
             assert await told.is_silent()
+            assert lines_of(caplog, "shop/web") == [], "those who are known serve on"
+            pods = [endpoint("127.0.1.3", pod="c")]
+            k8s.fake.patch("endpointslices", "shop", "web-1", {"endpoints": pods})
+            assert pods_of(await told.next()) == []
             k8s.fake.patch("endpointslices", "shop", "web-1", {"metadata": {"labels": {"a": "b"}}})
             k8s.annotate_service("web", {"note": "x"})
             assert await told.is_silent()

@@ -171,6 +171,9 @@ def test_the_scheme(
         ("100.100.100.201", "100.100.100.201"),
         ("64:ff9b::10.0.0.1", "[64:ff9b::a00:1]"),
         ("2002:a00:1::1", "[2002:a00:1::1]"),
+        # A site's own addresses, of today and of old (RFC 3879), lead no further than 10.0.0.0/8.
+        ("fd00::1", "[fd00::1]"),
+        ("fec0::1", "[fec0::1]"),
     ],
 )
 def test_external_names(name: str, host: str) -> None:
@@ -184,6 +187,10 @@ def test_external_names(name: str, host: str) -> None:
         "LOCALHOST.",
         "a.localhost",
         "localhost.localdomain",
+        "localhost4",
+        "localhost4.localdomain4",
+        "localhost6",
+        "localhost6.localdomain6",
         "ip6-localhost",
         "127.0.0.1",
         "127.1",

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from typing import Any
 
 import pytest
@@ -76,12 +76,36 @@ async def test_the_first_word_is_in_force_at_once() -> None:
     assert source.ended == 1
 
 
+class Begun:
+    """A coroutine that has taken its first step, and is to take the others where it is awaited."""
+
+    def __init__(self, coro: Coroutine[Any, Any, Any]) -> None:
+        self._steps = coro.__await__()
+        self._waits_for = next(self._steps, None)
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        yield self._waits_for
+        return (yield from self._steps)
+
+
+def begin_at_once(
+    loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any
+) -> asyncio.Task[Any]:
+    """Stands in for `asyncio.eager_task_factory`, which is there from Python 3.12 on."""
+
+    async def go_on(begun: Begun) -> Any:
+        return await begun
+
+    begun = go_on(Begun(coro)) if loop.is_running() else coro
+    return asyncio.Task(begun, loop=loop, **options)
+
+
 @pytest.mark.parametrize(
     "factory",
     [
         pytest.param(None, id="usual"),
-        # From Python 3.12 on.
-        pytest.param(getattr(asyncio, "eager_task_factory", None), id="eager"),
+        pytest.param(begin_at_once, id="at once"),
+        pytest.param(getattr(asyncio, "eager_task_factory", begin_at_once), id="eager"),
     ],
 )
 def test_a_task_may_begin_at_once(factory: Any) -> None:

@@ -51,7 +51,10 @@ class DNS:
     What was found is asked for again when its TTL is over, and a little later by chance. When
     nobody answers, or with an error, what is in force stays, however long that takes: silence is
     never taken for "no backends". An answer that there are none, be it NXDOMAIN or an empty one,
-    is believed when for `grace` seconds there was no other, and no failure either.
+    is believed when for `grace` seconds there was no other, and no failure either. Only answers
+    to the same `asyncio.Task` count, since what was empty when somebody left says nothing to
+    whoever watches later. A pool follows its source in one task; a source of yours that asks this
+    one must do so as well, or no empty answer is believed.
 
     The backends' `metadata` has `name`, what was asked for, and `target`, where CNAMEs or the SRV
     record led.
@@ -96,8 +99,9 @@ class DNS:
     sleep: Callable[[float], Awaitable[None]] = field(
         default=asyncio.sleep, compare=False, repr=False
     )
-    #: Since when all answers have been empty, in each event loop.
-    _empty_since: WeakKeyDictionary[asyncio.AbstractEventLoop, float] = field(
+    #: Since when all answers have been empty, for each task that watches again and again. Whoever
+    #: leaves between two watches cannot say so, but its task ends.
+    _empty_since: WeakKeyDictionary[asyncio.Task[Any], float] = field(
         default_factory=WeakKeyDictionary, init=False, compare=False, repr=False
     )
 
@@ -131,13 +135,14 @@ class DNS:
         if self.nameservers is not None:
             servers = [parse_nameserver(text) for text in self.nameservers]
         resolver = _load_resolver()(servers, self.timeout)
-        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None
         known: _Found | None = None
         is_early = False
         try:
             while True:
                 found = await self._look(resolver)
-                is_early = self._is_early(loop, found)
+                is_early = self._is_early(task, found)
                 if is_early:
                     raise DiscoveryError(f"{self.type} of {self.name}: there are no such records")
                 if found.left_out and (known is None or known.left_out != found.left_out):
@@ -152,15 +157,15 @@ class DNS:
             # The grace goes on in the watch that follows, unless nobody answered, who may not
             # know all names as soon as they are back, or nobody wants to know any more.
             if not is_early:
-                self._empty_since.pop(loop, None)
+                self._empty_since.pop(task, None)
 
-    def _is_early(self, loop: asyncio.AbstractEventLoop, found: _Found) -> bool:
+    def _is_early(self, task: asyncio.Task[Any], found: _Found) -> bool:
         """Whether it is too early to believe that there are no backends."""
         if found.endpoints:
-            self._empty_since.pop(loop, None)
+            self._empty_since.pop(task, None)
             return False
         now = self.clock()
-        return now - self._empty_since.setdefault(loop, now) < self.grace
+        return now - self._empty_since.setdefault(task, now) < self.grace
 
     async def _look(self, resolver: Resolver) -> _Found:
         if self.type == "SRV":

@@ -21,10 +21,10 @@ logger = logging.getLogger("sticky_asgi")
 
 T = TypeVar("T")
 
-#: Where changes are much work, each is put in force so many times that work later, together with
-#: what follows; at most so many seconds.
-PATIENCE = 20
-MOST_PATIENCE = 0.04
+#: Where changes are much work, each is put in force later, together with what follows: so that it
+#: takes at most one part in so many of the time, but no later than so many seconds.
+SHARE = 20
+PATIENCE = 0.04
 
 #: Seconds that a source gets to end when it is not needed any more.
 FAREWELL = 1.0
@@ -157,7 +157,7 @@ class Follower(Generic[T]):
         if not self._spoke.is_set():
             self._apply()
         elif self._timer is None:
-            patience = min(PATIENCE * self._work, MOST_PATIENCE)
+            patience = min(self._work * SHARE, PATIENCE)
             delay = max(self._options().debounce, patience)
             self._timer = self._loop.call_later(delay, self._apply)
 

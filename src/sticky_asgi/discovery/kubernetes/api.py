@@ -123,7 +123,7 @@ class ApiServer:
                 context.load_verify_locations(ca_file)
             except OSError as exc:  # ssl.SSLError is one
                 raise DiscoveryError(f"kubernetes: cannot load {ca_file}: {exc}") from exc
-        elif url.startswith("https:"):
+        elif urlsplit(url).scheme == "https":
             context.load_default_certs()
         return context
 

@@ -150,6 +150,8 @@ class ServiceBackends:
         place = self._place(service)
         if any(_number(part, place) is not None for part in parts):
             return None
+        if any(part.known for part in self._parts(service)):
+            return None  # Those who were known before serve on.
         name = f"the name {place.port!r}" if place.port else "no name"
         return f"none of its endpoints becomes a backend: no port in their slices has {name}"
 

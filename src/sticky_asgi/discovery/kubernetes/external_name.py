@@ -14,7 +14,17 @@ import socket
 from typing import TypeAlias
 
 _NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.(?!-)[a-z0-9_-]{1,63})*", re.IGNORECASE)
-_LOCAL = ("localhost", "localhost.localdomain", "localhost6", "ip6-localhost", "ip6-loopback")
+#: What distributions call the machine itself in /etc/hosts.
+_LOCAL = (
+    "localhost",
+    "localhost.localdomain",
+    "localhost4",
+    "localhost4.localdomain4",
+    "localhost6",
+    "localhost6.localdomain6",
+    "ip6-localhost",
+    "ip6-loopback",
+)
 
 #: What clouds call their metadata service.
 _METADATA_NAMES = (
