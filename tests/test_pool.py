@@ -6,6 +6,8 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -290,6 +292,34 @@ def test_pinned_traffic_is_charged_to_round_robin_as_one_turn() -> None:
     for _ in range(50):
         made.pick(REQUEST, resolution=belongs_to("a"))
     assert [made.pick(REQUEST).id for _ in range(4)] == ["b", "a", "b", "a"]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_threads_that_pick_at_the_same_time_take_turns() -> None:
+    """The loops of several threads may share a pool."""
+    made = pool("abcde")
+
+    def pick() -> list[str]:
+        return [made.pick(REQUEST).id for _ in range(10_000)]
+
+    with ThreadPoolExecutor(3) as threads:
+        runs = [threads.submit(pick) for _ in range(3)]
+    assert Counter(chain.from_iterable(run.result() for run in runs)) == dict.fromkeys(
+        "abcde", 6_000
+    )
+
+
+def test_nobody_picks_while_a_balancer_prepares() -> None:
+    class Preparing(RoundRobin):
+        def prepare(self, candidates: Sequence[BackendState]) -> None:
+            visitor.start()
+            visitor.join(0.02)
+            assert visitor.is_alive(), "it waits"
+
+    made = pool(balancer=Preparing())
+    visitor = threading.Thread(target=made.pick, args=(REQUEST,))
+    made.prepare()
+    visitor.join()
 
 
 @pytest.mark.parametrize(

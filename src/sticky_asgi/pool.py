@@ -116,6 +116,7 @@ class Pool:
         "_has_panicked",
         "_intents",
         "_keeper",
+        "_picking",
         "_queue",
         "_replacing",
         "_states",
@@ -209,6 +210,8 @@ class Pool:
         self._states: dict[str, BackendState] = {}
         self._departed: dict[str, BackendState] = {}
         self._replacing = threading.Lock()
+        # Reentrant: the garbage collector may end a request, and so serve the queue, in a pick.
+        self._picking = threading.RLock()
         self._queue = WaitingQueue(self._lease_for)
         self._backends: tuple[Backend, ...] = ()
         self._groups: Groups | None = None
@@ -620,7 +623,9 @@ class Pool:
                 pinned.charged = True
                 return pinned
             self.visitors.check_move(request, resolution)
-        return self.balancer.pick(self._candidates(exclude), request)
+        candidates = self._candidates(exclude)
+        with self._picking:
+            return self.balancer.pick(candidates, request)
 
     def prepare(self) -> None:
         """Do beforehand what the first visitors would wait for: of thousands of backends, much."""
@@ -628,7 +633,8 @@ class Pool:
         prepare = getattr(self.balancer, "prepare", None)
         first = self._form_groups().first
         if prepare is not None and first:
-            prepare(first)
+            with self._picking:
+                prepare(first)
 
     def _pinned(self, resolution: Resolution, exclude: Collection[str]) -> BackendState | None:
         if resolution.status is not AffinityStatus.KEPT or resolution.backend_id is None:
