@@ -294,6 +294,17 @@ def test_pinned_traffic_is_charged_to_round_robin_as_one_turn() -> None:
     assert [made.pick(REQUEST).id for _ in range(4)] == ["b", "a", "b", "a"]
 
 
+def test_a_backend_that_its_visitors_fill_now_and_then_gets_new_ones_too() -> None:
+    made = pool("abcde", max_requests=1)
+    counted: Counter[str] = Counter()
+    for _ in range(180):
+        made.pick(REQUEST, resolution=belongs_to("a"))
+        counted[made.pick(REQUEST).id] += 1
+        with made.lease(made.pick(REQUEST, resolution=belongs_to("a"))):
+            made.pick(REQUEST)
+    assert counted["a"] == 20, "every other turn of those in which it could be picked"
+
+
 @pytest.mark.usefixtures("hasty")
 def test_threads_that_pick_at_the_same_time_take_turns() -> None:
     """The loops of several threads may share a pool."""
