@@ -598,6 +598,17 @@ def test_adopt_takes_policies_and_keeps_state() -> None:
     assert made.in_flight == 0
 
 
+def test_adopt_keeps_a_balancer_with_what_it_knows_if_the_other_is_alike() -> None:
+    running, picked = pool("abc"), ""
+    for _ in range(6):
+        picked += running.pick(REQUEST).id
+        running.adopt(pool("abc"))
+    assert picked == "abcabc"
+    for other in (ConsistentHash(), LeastRequests(), RoundRobin()):
+        running.adopt(pool("abc", balancer=other))
+        assert running.balancer is other
+
+
 def test_adopt_serves_the_queue_by_the_new_limits() -> None:
     made = pool("a", max_requests=1)
     held, wake = lease(made), Wake()

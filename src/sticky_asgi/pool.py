@@ -325,7 +325,9 @@ class Pool:
         stay with the backends of the same id; those of others are as the other pool has them. That
         must not be used afterwards.
         """
-        self.balancer = other.balancer
+        if other.balancer != self.balancer:
+            # An equal one would only have to learn again whose turn it is, and thousands of ids.
+            self.balancer = other.balancer
         self.retry = other.retry
         self.retry_budget.retry = other.retry
         self.timeouts = other.timeouts

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import chain
 
+from ..alike import Alike
 from ..backend import BackendState
 from ..request import RequestInfo
 from .candidates import memory_key, shares
@@ -48,7 +49,7 @@ class _Group:
         self.served.append(position)
 
 
-class RoundRobin:
+class RoundRobin(Alike):
     """Smooth weighted round robin, as nginx does it: exact weights, spread evenly. The default.
 
     Weights 5, 1 and 1 give `a a b a c a a`, not `a a a a a b c`. When the candidates change,
@@ -125,6 +126,9 @@ class RoundRobin:
             queues[weights[position]].append(position)
         self._members, self._total, self._groups = members, total, list(groups.values())
         self._seen = memory_key(candidates)
+
+    def _options(self) -> tuple[object, ...]:
+        return ()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
