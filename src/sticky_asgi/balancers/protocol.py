@@ -17,8 +17,9 @@ class Balancer(Protocol):
     one of them pick, or prepare, at a time.
 
     A balancer may also have `prepare(candidates: Sequence[BackendState]) -> None`: do what the
-    first visitors would wait for. Called when a gateway has started, before it serves anybody, if
-    there are candidates.
+    first visitors would wait for. Called before a gateway that starts serves anybody, and before
+    a pool that it finds later is in service, if there are candidates. A configuration that is read
+    again replaces a balancer unless the new one equals it (`==`).
     """
 
     def pick(self, candidates: Sequence[BackendState], request: RequestInfo) -> BackendState:
