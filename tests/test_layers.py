@@ -21,6 +21,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / PACKAGE
 LAYERS = (
     (
         "exceptions",
+        "alike",
         "backend",
         "checks",
         "config_yaml",

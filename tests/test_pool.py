@@ -6,6 +6,8 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -292,6 +294,45 @@ def test_pinned_traffic_is_charged_to_round_robin_as_one_turn() -> None:
     assert [made.pick(REQUEST).id for _ in range(4)] == ["b", "a", "b", "a"]
 
 
+def test_a_backend_that_its_visitors_fill_now_and_then_gets_new_ones_too() -> None:
+    made = pool("abcde", max_requests=1)
+    counted: Counter[str] = Counter()
+    for _ in range(180):
+        made.pick(REQUEST, resolution=belongs_to("a"))
+        counted[made.pick(REQUEST).id] += 1
+        with made.lease(made.pick(REQUEST, resolution=belongs_to("a"))):
+            made.pick(REQUEST)
+    assert counted["a"] == 20, "every other turn of those in which it could be picked"
+
+
+@pytest.mark.usefixtures("hasty")
+def test_threads_that_pick_at_the_same_time_take_turns() -> None:
+    """The loops of several threads may share a pool."""
+    made = pool("abcde")
+
+    def pick() -> list[str]:
+        return [made.pick(REQUEST).id for _ in range(10_000)]
+
+    with ThreadPoolExecutor(3) as threads:
+        runs = [threads.submit(pick) for _ in range(3)]
+    assert Counter(chain.from_iterable(run.result() for run in runs)) == dict.fromkeys(
+        "abcde", 6_000
+    )
+
+
+def test_nobody_picks_while_a_balancer_prepares() -> None:
+    class Preparing(RoundRobin):
+        def prepare(self, candidates: Sequence[BackendState]) -> None:
+            visitor.start()
+            visitor.join(0.02)
+            assert visitor.is_alive(), "it waits"
+
+    made = pool(balancer=Preparing())
+    visitor = threading.Thread(target=made.pick, args=(REQUEST,))
+    made.prepare()
+    visitor.join()
+
+
 @pytest.mark.parametrize(
     "status", [AffinityStatus.MOVED, AffinityStatus.LOST], ids=lambda status: status.value
 )
@@ -555,6 +596,17 @@ def test_adopt_takes_policies_and_keeps_state() -> None:
     assert budget.retry.budget_min == 7
     held.release()
     assert made.in_flight == 0
+
+
+def test_adopt_keeps_a_balancer_with_what_it_knows_if_the_other_is_alike() -> None:
+    running, picked = pool("abc"), ""
+    for _ in range(6):
+        picked += running.pick(REQUEST).id
+        running.adopt(pool("abc"))
+    assert picked == "abcabc"
+    for other in (ConsistentHash(), LeastRequests(), RoundRobin()):
+        running.adopt(pool("abc", balancer=other))
+        assert running.balancer is other
 
 
 def test_adopt_serves_the_queue_by_the_new_limits() -> None:

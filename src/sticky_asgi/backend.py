@@ -211,6 +211,7 @@ class BackendState:
         "discovered",
         "drain_until",
         "drained_itself",
+        "excused",
         "failures",
         "faults",
         "health",
@@ -250,10 +251,13 @@ class BackendState:
         self.failures = 0
         #: The same, but only those that count for ejection: see `Ejection`.
         self.faults = 0
-        # What balancers keep here: round robin's two, the number of the last pick, and for those
-        # who keep backends sorted the set in which everyone is noted who may have moved up.
+        # What balancers keep here: round robin's three (turns it is owed, whether pinned visitors
+        # came since its last one, whether that one was lost to them), the number of the last pick,
+        # and for those who keep backends sorted the set in which everyone is noted who may have
+        # moved up.
         self.current_weight = 0.0
         self.charged = False
+        self.excused = False
         self.turn = 0
         self.noted_in: set[BackendState] | None = None
 

@@ -117,6 +117,7 @@ class Pool:
         "_has_panicked",
         "_intents",
         "_keeper",
+        "_picking",
         "_queue",
         "_replacing",
         "_states",
@@ -211,7 +212,9 @@ class Pool:
         self._departed: dict[str, BackendState] = {}
         #: The loops of several threads may hear the source, or look for a backend, at one time.
         self._replacing = threading.Lock()
-        self._grouping = threading.Lock()
+        # Reentrant: the garbage collector may end a request, and so serve the queue, meanwhile.
+        self._grouping = threading.RLock()
+        self._picking = threading.RLock()
         self._queue = WaitingQueue(self._lease_for)
         self._backends: tuple[Backend, ...] = ()
         self._groups: Groups | None = None
@@ -343,7 +346,9 @@ class Pool:
         stay with the backends of the same id; those of others are as the other pool has them. That
         must not be used afterwards.
         """
-        self.balancer = other.balancer
+        if other.balancer != self.balancer:
+            # An equal one would only have to learn again whose turn it is, and thousands of ids.
+            self.balancer = other.balancer
         self.retry = other.retry
         self.retry_budget.retry = other.retry
         self.timeouts = other.timeouts
@@ -642,7 +647,9 @@ class Pool:
                 pinned.charged = True
                 return pinned
             self.visitors.check_move(request, resolution)
-        return self.balancer.pick(self._candidates(exclude), request)
+        candidates = self._candidates(exclude)
+        with self._picking:
+            return self.balancer.pick(candidates, request)
 
     def prepare(self) -> None:
         """Do beforehand what the first visitors would wait for: of thousands of backends, much."""
@@ -650,7 +657,8 @@ class Pool:
         prepare = getattr(self.balancer, "prepare", None)
         first = self._form_groups().first
         if prepare is not None and first:
-            prepare(first)
+            with self._picking:
+                prepare(first)
 
     def _pinned(self, resolution: Resolution, exclude: Collection[str]) -> BackendState | None:
         if resolution.status is not AffinityStatus.KEPT or resolution.backend_id is None:

@@ -60,7 +60,8 @@ class PoolAffinity:
         self._settings: CookieSettings | None = None
         self._is_heard = False
         self.fault: str | None = None
-        self._use(None)
+        self.current: Affinity | None = None
+        self._put_in_force(None)
         self.declared: Affinity | AnnotatedCookie | None = None
         self.declare(declared)
 
@@ -119,7 +120,12 @@ class PoolAffinity:
         return True
 
     def _use(self, affinity: Affinity | None) -> None:
-        self.current: Affinity | None = affinity
+        # An equal one would have to make the tokens of all backends again.
+        if affinity != self.current:
+            self._put_in_force(affinity)
+
+    def _put_in_force(self, affinity: Affinity | None) -> None:
+        self.current = affinity
         self.announces: bool = getattr(affinity, "announce", False)
         self.makes_private: bool = getattr(affinity, "private", False)
         self._on_lost: OnLost = getattr(affinity, "on_lost", "rebalance")

@@ -613,6 +613,41 @@ def test_change_of_one_backend_among_thousands_hashes_only_that_one() -> None:
     assert [id for id, token in tokens._tokens.items() if kept.get(id) is not token] == ["fresh:80"]
 
 
+def test_the_same_options_make_equals() -> None:
+    one, other = SignedCookie([OLD, NEW], max_age=60), SignedCookie([OLD, NEW], max_age=60)
+    issue(one, shop(), IDS[1])
+    assert one == other
+    assert hash(one) == hash(other)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"secrets": OLD},
+        {"secrets": [NEW, OLD]},
+        {"name": "own"},
+        {"path": "/shop"},
+        {"domain": "example.test"},
+        {"secure": True},
+        {"secure": False},
+        {"http_only": False},
+        {"same_site": "strict"},
+        {"partitioned": True},
+        {"max_age": 60},
+        {"idle_timeout": 60},
+        {"absolute_timeout": 60},
+        {"on_lost": "reject"},
+        {"forward": True},
+        {"announce": True},
+        {"private": False},
+        {"clock": Clock()},
+    ],
+    ids=lambda options: str(*options),
+)
+def test_other_options_make_others(options: dict[str, Any]) -> None:
+    assert SignedCookie(**{"secrets": NEW} | options) != SignedCookie(NEW)
+
+
 def test_what_the_first_visitor_would_wait_for_can_be_done_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

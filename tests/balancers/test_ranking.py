@@ -94,3 +94,23 @@ def test_what_is_void_does_not_pile_up() -> None:
                 first.finish_request()
                 ranking.first(candidates)
     assert len(ranking._standings[0]._heap) <= 2 * len(candidates) + 8
+
+
+def test_who_is_noted_while_another_is_looked_at_is_looked_at_too() -> None:
+    """By another thread: its requests end when they do."""
+    candidates = many(20)
+    looked_at, meanwhile = candidates[3], candidates[7]
+    for state in candidates:
+        state.in_flight = 5
+
+    def figure(state: BackendState) -> tuple[float]:
+        if state is looked_at and state.in_flight == 4:
+            while meanwhile.in_flight:
+                meanwhile.finish_request()
+        return (state.in_flight,)
+
+    ranking = Ranking(figure)
+    for _ in range(2):
+        ranking.first(candidates)
+    looked_at.finish_request()
+    assert ranking.first(candidates) == [meanwhile]

@@ -159,11 +159,25 @@ def test_a_steady_pinned_stream_costs_every_other_turn_at_most() -> None:
     assert counted == {"a": 100, "b": 200}
 
 
-def test_a_pinned_backend_that_left_is_forgotten() -> None:
+@pytest.mark.parametrize("often", [1, 2, 3, 10])
+def test_who_is_no_candidate_now_and_then_loses_no_two_turns_in_a_row(often: int) -> None:
+    """It is full, or excluded by a request that has tried it: its excuse outlasts that."""
+    balancer = RoundRobin()
+    everyone = a, *others = states(a=1, b=1, c=1, d=1, e=1, f=1)
+    counted: Counter[str] = Counter()
+    for number in range(660):
+        a.charged = True
+        counted[balancer.pick(everyone, REQUEST).id] += 1
+        if number % often == 0:
+            balancer.pick(tuple(others), REQUEST)
+    assert abs(counted["a"] - 660 / 11) <= 1, "every other turn, as if there were no retries"
+
+
+def test_a_pinned_backend_that_was_away_keeps_its_excuse() -> None:
     balancer = RoundRobin()
     a, b = states(a=1, b=1)
     a.charged = True
     assert picks(balancer, (a, b), 1) == "b"
     assert picks(balancer, (b,), 2) == "bb"
     a.charged = True
-    assert "a" in picks(balancer, (a, b), 3)
+    assert picks(balancer, (a, b), 1) == "a"

@@ -16,6 +16,7 @@ import pytest
 
 from sticky_asgi import (
     AnnotatedCookie,
+    BackendState,
     CookieSettings,
     Discovery,
     DiscoveryError,
@@ -23,6 +24,7 @@ from sticky_asgi import (
     DiscoveryRecovered,
     Gateway,
     Pool,
+    RoundRobin,
     Route,
     Snapshot,
     Timeouts,
@@ -144,6 +146,29 @@ def test_a_pool_that_comes_back_is_a_new_one_and_serves_at_once() -> None:
             await settled()
             assert ids(again) == ["b", "c"]
             assert ids(first) == ["a"]
+
+    run_virtually(main)
+
+
+def test_what_visitors_would_wait_for_is_done_before_a_pool_is_in_service() -> None:
+    seen: list[list[str]] = []
+
+    class Preparing(RoundRobin):
+        def prepare(self, candidates: Sequence[BackendState]) -> None:
+            seen.append([state.id for state in candidates])
+
+    def make(name: str, discovery: Discovery) -> Pool:
+        return Pool(name, discovery=discovery, balancer=Preparing())
+
+    async def main() -> None:
+        discovery = finding([], make_pool=make)
+        async with Gateway([], discovery=discovery):
+            say(discovery, found("web", "ab"))
+            await settled()
+            assert seen == [["a", "b"]]
+            say(discovery, found("web", "abc"))
+            await settled()
+            assert seen == [["a", "b"]], "it is in service, and does what is left by and by"
 
     run_virtually(main)
 

@@ -250,6 +250,30 @@ def test_reloads_keep_the_cookie_until_another_source_has_spoken() -> None:
     assert made.affinity is None
 
 
+def test_a_reload_keeps_a_cookie_with_what_it_remembers_if_nothing_is_said_anew() -> None:
+    made = Pool("shop", ["http://a"], affinity=SignedCookie(SECRET, name="own"))
+    before = made.affinity
+    made.adopt(Pool("shop", ["http://a"], affinity=SignedCookie(SECRET, name="own")))
+    assert made.affinity is before
+    other = SignedCookie([SECRET, SECRET[::-1]], name="own")
+    made.adopt(Pool("shop", ["http://a"], affinity=other))
+    assert made.affinity is other
+    made.adopt(Pool("shop", ["http://a"]))
+    assert made.affinity is None
+
+
+def test_a_reload_keeps_an_annotated_cookie_with_what_it_remembers() -> None:
+    source = Scripted()
+    made = Pool("shop", discovery=source, affinity=AnnotatedCookie(SECRET))
+    made.follow(snapshot("a", affinity=COOKIE))
+    before = made.affinity
+    made.adopt(Pool("shop", discovery=source, affinity=AnnotatedCookie(SECRET)))
+    assert made.affinity is before
+    made.adopt(Pool("shop", discovery=source, affinity=AnnotatedCookie(SECRET, announce=True)))
+    assert made.affinity is not before
+    assert made.visitors.announces
+
+
 def test_a_reload_keeps_what_the_source_has_said() -> None:
     source = Scripted()
     made = Pool("shop", discovery=source, affinity=AnnotatedCookie(SECRET))

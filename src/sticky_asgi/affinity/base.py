@@ -99,8 +99,10 @@ class Affinity(Protocol):
     - `strip(headers: RawHeaders, pool: PoolView) -> RawHeaders`: the request's headers without
       what is not meant for the backend. It must depend on the headers alone, because the answer
       is remembered for requests that read alike;
-    - `prepare(pool: PoolView) -> None`: do what the first visitors would wait for. Called when a
-      gateway has started, before it serves anybody.
+    - `prepare(pool: PoolView) -> None`: do what the first visitors would wait for. Called
+      before a gateway that starts serves anybody, and before a pool that it finds later is in
+      service. A configuration that is read again replaces an affinity unless the new one equals
+      it (`==`).
     """
 
     def resolve(self, request: RequestInfo, pool: PoolView) -> Resolution:

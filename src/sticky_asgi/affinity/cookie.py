@@ -19,6 +19,7 @@ from datetime import datetime
 from typing import ClassVar, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
+from ..alike import Alike
 from ..backend import Backend
 from ..request import RawHeader, RawHeaders, RequestInfo
 from .attributes import SameSite, check_attributes, derive_name, read_secure, written
@@ -33,12 +34,12 @@ MAX_AHEAD = 86400
 _TELLING = (AffinityStatus.INVALID, AffinityStatus.EXPIRED, AffinityStatus.LOST)
 
 
-class SignedCookie:
+class SignedCookie(Alike):
     """Affinity by a signed cookie.
 
     One object may serve several pools; each has its own keys and, by default, its own cookie
-    name. Pools are held weakly and by identity. A quoted cookie value is not accepted, and of
-    one name the first 16 cookies are looked at.
+    name. Pools are held weakly and by identity. Objects with the same options are equal. A quoted
+    cookie value is not accepted, and of one name the first 16 cookies are looked at.
 
     Args:
         secrets: One secret or several, oldest → newest, each of at least 16 bytes. The newest
@@ -253,6 +254,10 @@ class SignedCookie:
         if self.absolute_timeout is not None and now - claim.issued > self.absolute_timeout:
             return AffinityStatus.EXPIRED
         return AffinityStatus.KEPT
+
+    def _options(self) -> tuple[object, ...]:
+        # All but what is remembered.
+        return tuple(value for name, value in vars(self).items() if name != "_codecs")
 
     def __repr__(self) -> str:
         count = len(self._secrets)

@@ -7,6 +7,7 @@ from bisect import bisect
 from collections.abc import Sequence
 from itertools import accumulate
 
+from ..alike import Alike
 from ..backend import BackendState
 from ..checks import check_object
 from ..request import RequestInfo
@@ -16,13 +17,13 @@ from .candidates import memory_key, shares
 class Wheel:
     """A wheel of fortune on which each candidate's sector is as wide as its weight."""
 
-    __slots__ = ("_bounds", "_random", "_seen", "members", "weights")
+    __slots__ = ("_bounds", "_seen", "members", "random", "weights")
 
     def __init__(self, rng: random.Random | None) -> None:
         check_object("rng", rng, "random")
         # The module's own is seeded anew in a forked process; another object would make the same
         # picks in every worker.
-        self._random = random.random if rng is None else rng.random
+        self.random = random.random if rng is None else rng.random
         self._seen: Sequence[BackendState] | None = None
         self._bounds: list[float] = []
         self.members: list[BackendState] = []
@@ -35,12 +36,12 @@ class Wheel:
             self._bounds = list(accumulate(self.weights))
             self._seen = memory_key(candidates)
         bounds = self._bounds
-        return bisect(bounds, self._random() * bounds[-1], 0, len(bounds) - 1)
+        return bisect(bounds, self.random() * bounds[-1], 0, len(bounds) - 1)
 
     def spin_past(self, taken: int) -> int:
         """Where it stops once the sector `taken` is cut out; there must be another."""
         bounds, width = self._bounds, self.weights[taken]
-        point = self._random() * (bounds[-1] - width)
+        point = self.random() * (bounds[-1] - width)
         if point >= bounds[taken] - width:
             point += width
         position = bisect(bounds, point, 0, len(bounds) - 1)
@@ -49,7 +50,7 @@ class Wheel:
         return position
 
 
-class Random:
+class Random(Alike):
     """A random backend, in proportion to the weights.
 
     Gateways that do not know of each other do not fall into step with it, as they may with
@@ -72,11 +73,14 @@ class Random:
         position = self._wheel.spin(candidates)
         return self._wheel.members[position]
 
+    def _options(self) -> tuple[object, ...]:
+        return (self._wheel.random,)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
 
-class TwoChoices:
+class TwoChoices(Alike):
     """The less busy of two random backends: the power of two choices.
 
     Nearly as even as `LeastRequests`, at a cost that does not grow with the pool; and since not
@@ -106,6 +110,9 @@ class TwoChoices:
         one, other = members[first], members[second]
         # On a tie the first draw stands, so that an idle pool is shared by weight.
         return one if one.in_flight / weights[first] <= other.in_flight / weights[second] else other
+
+    def _options(self) -> tuple[object, ...]:
+        return (self._wheel.random,)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

@@ -9,6 +9,7 @@ from collections.abc import Sequence, Set
 from hashlib import blake2b
 from struct import unpack
 
+from ..alike import Alike
 from ..backend import BackendState
 from ..hash_keys import HashKey, client_key, cookie_key, header_key, path_key, query_key
 from ..request import RequestInfo
@@ -94,7 +95,7 @@ class _Circle:
         return best
 
 
-class ConsistentHash:
+class ConsistentHash(Alike):
     """The same backend for the same key, with nothing remembered: multi-probe consistent hashing.
 
     Backends and keys are hashed to places on a circle, and a key belongs to the backend with the
@@ -147,6 +148,9 @@ class ConsistentHash:
         """Put those on the circle who are not there yet. Of thousands, the first time is long."""
         self._circle.admit(candidates)
         self._seen = memory_key(candidates)
+
+    def _options(self) -> tuple[object, ...]:
+        return (self._key, self._wheel.random)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(key={self._key!r})"

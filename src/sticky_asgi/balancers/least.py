@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import count
 
+from ..alike import Alike
 from ..backend import BackendState
 from ..request import RequestInfo
 from .ranking import Ranking
@@ -21,7 +22,7 @@ def _load(state: BackendState) -> tuple[float, int]:
     return (state.in_flight / (state.weight or 1), state.turn)
 
 
-class LeastRequests:
+class LeastRequests(Alike):
     """The backend with the fewest requests in flight for its weight; equals take turns.
 
     For requests of very different length. It counts what this process sent: with several
@@ -40,6 +41,9 @@ class LeastRequests:
         (state,) = self._ranking.first(candidates)
         state.turn = next(_TURNS)
         return state
+
+    def _options(self) -> tuple[object, ...]:
+        return ()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -68,7 +72,7 @@ def _quickness(state: BackendState) -> tuple[float]:
     return (-(state.latency or 0),)
 
 
-class LeastTime:
+class LeastTime(Alike):
     """The backend that is likely to answer first: latency * (in flight + 1) / weight, the least.
 
     Latency is the moving average of the time to first byte (`BackendState.latency`). A backend
@@ -118,6 +122,9 @@ class LeastTime:
         time, in_flight, _ = _time(proven)
         burden, count, _ = _burden(unproven)
         return unproven if (slowest * burden, count) < (time, in_flight) else proven
+
+    def _options(self) -> tuple[object, ...]:
+        return ()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

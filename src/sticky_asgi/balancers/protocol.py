@@ -13,11 +13,13 @@ class Balancer(Protocol):
     """Picks one of the candidates for a visitor who belongs to none of them yet.
 
     One object serves one pool: what it remembers is about that pool's backends. It holds nothing
-    that belongs to an event loop, so the pool may be used from several loops one after another.
+    that belongs to an event loop, as the loops of several threads may share the pool. The pool lets
+    one of them pick, or prepare, at a time.
 
     A balancer may also have `prepare(candidates: Sequence[BackendState]) -> None`: do what the
-    first visitors would wait for. Called when a gateway has started, before it serves anybody, if
-    there are candidates.
+    first visitors would wait for. Called before a gateway that starts serves anybody, and before
+    a pool that it finds later is in service, if there are candidates. A configuration that is read
+    again replaces a balancer unless the new one equals it (`==`).
     """
 
     def pick(self, candidates: Sequence[BackendState], request: RequestInfo) -> BackendState:

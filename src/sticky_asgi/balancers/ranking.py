@@ -99,11 +99,11 @@ class Ranking:
             return self._compare()
         if candidates is not self._sorted:
             self._sort(candidates)
-        if self._noted:
+        # One by one: other threads may note more meanwhile.
+        while self._noted:
+            state = self._noted.pop()
             for standings in self._standings:
-                for state in self._noted:
-                    standings.fell(state)
-            self._noted.clear()
+                standings.fell(state)
         return [standings.first() for standings in self._standings]
 
     def _compare(self) -> list[BackendState]:

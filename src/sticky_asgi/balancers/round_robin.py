@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import chain
 
+from ..alike import Alike
 from ..backend import BackendState
 from ..request import RequestInfo
 from .candidates import memory_key, shares
@@ -48,28 +49,27 @@ class _Group:
         self.served.append(position)
 
 
-class RoundRobin:
+class RoundRobin(Alike):
     """Smooth weighted round robin, as nginx does it: exact weights, spread evenly. The default.
 
     Weights 5, 1 and 1 give `a a b a c a a`, not `a a a a a b c`. When the candidates change,
     everyone keeps the turns owed to them, so a change favours nobody.
 
     Pinned traffic counts: a backend that served pinned visitors since its last turn
-    (`BackendState.charged`) loses this turn. It never loses two turns in a row: neither a burst
-    of pinned requests nor a steady stream of them keeps new visitors away from a backend.
+    (`BackendState.charged`) loses this turn. It never loses two turns in a row, not even where
+    it was no candidate meanwhile: neither a burst of pinned requests nor a steady stream of them
+    keeps new visitors away from a backend.
 
     Source: nginx, `ngx_http_upstream_get_peer`.
     """
 
-    __slots__ = ("_excused", "_groups", "_members", "_seen", "_total")
+    __slots__ = ("_groups", "_members", "_seen", "_total")
 
     def __init__(self) -> None:
         self._seen: Sequence[BackendState] | None = None
         self._members: list[BackendState] = []
         self._groups: list[_Group] = []
         self._total: float = 0
-        #: Backends that lost their last turn to pinned traffic.
-        self._excused: set[BackendState] = set()
 
     def pick(self, candidates: Sequence[BackendState], request: RequestInfo) -> BackendState:
         """Pick the backend that is owed the most."""
@@ -78,11 +78,10 @@ class RoundRobin:
             self._load(candidates)
         while True:
             state = self._step()
-            if state in self._excused:
-                self._excused.remove(state)
+            if state.excused:
+                state.excused = False
             elif state.charged:
-                state.charged = False
-                self._excused.add(state)
+                state.charged, state.excused = False, True
                 continue  # ends: who has lost a turn is excused the next time round
             return state
 
@@ -126,9 +125,10 @@ class RoundRobin:
         for position in sorted(range(len(members)), key=debts.__getitem__):
             queues[weights[position]].append(position)
         self._members, self._total, self._groups = members, total, list(groups.values())
-        if self._excused:
-            self._excused.intersection_update(members)
         self._seen = memory_key(candidates)
+
+    def _options(self) -> tuple[object, ...]:
+        return ()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

@@ -189,6 +189,7 @@ class PoolDiscovery:
             # It serves from its first request on. What cannot be is said by whoever follows it.
             with suppress(ValueError):
                 pool.follow(item.snapshot)
+            pool.prepare()
         except Exception as exc:
             remarks[f"the pool {item.name!r} could not be made"] = exc
             return None
