@@ -21,7 +21,7 @@ from sticky_asgi import DiscoveryError
 from sticky_asgi.discovery import KubernetesService
 from sticky_asgi.discovery.kubernetes import api, copy, reflector
 from sticky_asgi.testing.kubernetes import KubernetesError, endpoint, endpoint_slice, service
-from tests.loops import run
+from tests.loops import run, turn
 from tests.servers import RawBackend, refusing_port, serve
 
 from .kubernetes_cluster import (
@@ -738,6 +738,32 @@ def test_lists_that_are_none(listed: Any, message: str, monkeypatch: pytest.Monk
 def test_an_answer_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "MAX_ANSWER", 10_000)
     assert "longer than 10000 bytes" in liar_fails(Liar(b" " * 100_000))
+
+
+def test_a_watch_ends_though_a_stream_does_not_heed_it_at_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As with anyio 4.10, which may lose a cancellation."""
+    cancelled: list[object] = []
+
+    async def follow(one: object, api: object, on_open: Callable[[], object]) -> None:
+        on_open()
+        while cancelled.count(one) < 2:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.append(one)
+
+    async def main() -> None:
+        async with following(k8s.source().watch()) as told:
+            await told.next()
+            await turn()
+
+    monkeypatch.setattr(reflector.Reflector, "follow", follow)
+    monkeypatch.setattr(copy, "HEEDING", 0.01)
+    with cluster() as k8s:
+        run(main)
+    assert len(cancelled) == 4
 
 
 def test_a_server_that_does_not_speak_http() -> None:

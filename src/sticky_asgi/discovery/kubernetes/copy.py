@@ -29,6 +29,9 @@ SLICES_PAGE = 5
 #: refuses does so at once, and who says nothing of one may well speak of the other.
 TURN = 1.0
 
+#: Seconds in which a stream is to heed that it was cancelled, before it is cancelled again.
+HEEDING = 0.5
+
 
 class Copy:
     """The Services of a namespace, or one of them, with their slices.
@@ -206,9 +209,13 @@ class Feed:
         traceback: TracebackType | None,
     ) -> None:
         self._copy.notify = _do_nothing
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        left = set(self._tasks)
+        while left:
+            for task in left:
+                task.cancel()
+            # anyio 4.10, for one, may lose a cancellation that comes as a connection is made.
+            done, left = await asyncio.wait(left, timeout=HEEDING)
+            await asyncio.gather(*done, return_exceptions=True)
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
         self._event.set()
