@@ -21,7 +21,7 @@ from sticky_asgi import DiscoveryError
 from sticky_asgi.discovery import KubernetesService
 from sticky_asgi.discovery.kubernetes import api, copy, reflector
 from sticky_asgi.testing.kubernetes import KubernetesError, endpoint, endpoint_slice, service
-from tests.loops import run, turn
+from tests.loops import run, run_and_collect, turn
 from tests.servers import RawBackend, refusing_port, serve
 
 from .kubernetes_cluster import (
@@ -738,6 +738,37 @@ def test_lists_that_are_none(listed: Any, message: str, monkeypatch: pytest.Monk
 def test_an_answer_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "MAX_ANSWER", 10_000)
     assert "longer than 10000 bytes" in liar_fails(Liar(b" " * 100_000))
+
+
+def test_a_watch_that_ends_as_its_streams_begin_leaves_nothing(no_leaks: None) -> None:
+    async def main() -> None:
+        for number in range(60):
+            async with following(k8s.source().watch()) as told:
+                await told.next()
+                await asyncio.sleep(number * 5e-5)
+
+    with cluster() as k8s:
+        run_and_collect(main)
+
+
+def test_a_watch_ends_while_nobody_answers_it(
+    no_leaks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def look() -> None:
+        await anext(source.watch())
+
+    async def main() -> None:
+        watch = asyncio.create_task(look())
+        connection = await asyncio.to_thread(backend.connection)
+        watch.cancel()
+        await asyncio.wait([watch])
+        assert watch.cancelled()
+        assert await asyncio.to_thread(connection.done.wait, 5)
+
+    monkeypatch.setattr(api, "FAREWELL", 0.01)
+    with RawBackend(lambda connection: connection.wait_closed()) as backend:
+        source = KubernetesService("web", namespace="shop", url=backend.url)
+        run_and_collect(main)
 
 
 def test_a_watch_ends_though_a_stream_does_not_heed_it_at_first(

@@ -13,7 +13,7 @@ import os
 import reprlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,9 @@ ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 #: Seconds: to connect, and for a whole answer that is no stream.
 CONNECT_TIMEOUT = 10.0
 ANSWER_TIMEOUT = 30.0
+
+#: Seconds for which an answer may still begin that nobody wants any more.
+FAREWELL = 0.3
 
 #: The longest answer that is read, and what is read of an error.
 MAX_ANSWER = 16 * 2**20
@@ -222,16 +225,12 @@ class ApiClient:
             with _translated(what):
                 # The beginning of an answer is there at once, even that of a quiet stream.
                 async with asyncio.timeout(ANSWER_TIMEOUT):
-                    response = await stack.enter_async_context(
-                        self._client.stream(
-                            "GET",
-                            path,
-                            params=dict(params),
-                            headers=self._headers(),
-                            timeout=timeout,
-                            follow_redirects=False,
-                        )
+                    request = self._client.build_request(
+                        "GET", path, params=dict(params), headers=self._headers(), timeout=timeout
                     )
+                    sending = self._client.send(request, stream=True, follow_redirects=False)
+                    response = await _begun(sending)
+                    stack.push_async_callback(response.aclose)
                     if response.status_code != 200:
                         raise await _refusal(response, what, self._token_file)
             answer = Answer(response, what)
@@ -251,6 +250,25 @@ class ApiClient:
                 raise DiscoveryError(f"kubernetes: no token in {os.fspath(self._token_file)}")
             headers["authorization"] = f"Bearer {token}"
         return headers
+
+
+async def _begun(sending: Coroutine[Any, Any, httpx.Response]) -> httpx.Response:
+    """The answer, as soon as it begins.
+
+    Where nobody wants it any more, it may begin for a moment longer, and is closed: anyio may lose
+    a connection that is cancelled just as it is made, or lose that it was cancelled.
+    """
+    task = asyncio.create_task(sending)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        _, late = await asyncio.wait([task], timeout=FAREWELL)
+        if late:
+            task.cancel()
+            await asyncio.wait(late)
+        if not task.cancelled() and task.exception() is None:
+            await task.result().aclose()
+        raise
 
 
 @contextmanager
