@@ -19,6 +19,7 @@ from sticky_asgi import (
     Backend,
     BodyTooLarge,
     ClientDisconnected,
+    ConnectError,
     ConnectionLost,
     Gateway,
     GatewayError,
@@ -35,6 +36,7 @@ from sticky_asgi import (
 
 from .apps import CounterApp, hello, lifespan
 from .loops import run
+from .servers import refusing_port
 
 SECRET = "a secret of sixteen bytes"
 
@@ -504,6 +506,27 @@ def test_an_error_response_of_ones_own() -> None:
     ((error, path),) = seen
     assert isinstance(error, NoBackendAvailable)
     assert path == "/x"
+
+
+def test_what_led_to_an_error_is_its_cause() -> None:
+    seen: list[GatewayError] = []
+
+    def respond(error: GatewayError, scope: Scope) -> JSONResponse:
+        seen.append(error)
+        return JSONResponse({}, error.status_code)
+
+    async def main() -> None:
+        with refusing_port() as port, refusing_port() as other:
+            pool = Pool("shop", [f"http://127.0.0.1:{port}", f"http://127.0.0.1:{other}"])
+            async with Gateway({"/": pool}, error_response=respond) as gateway:
+                status, _, _ = await Visit(gateway).response()
+        assert status == 503
+
+    run(main)
+    (error,) = seen
+    assert isinstance(error, NoBackendAvailable)
+    assert isinstance(error.__cause__, ConnectError)
+    assert isinstance(error.__cause__.__cause__, ConnectionRefusedError)
 
 
 def handshake(gateway: Gateway, *headers: tuple[bytes, bytes], **scope: Any) -> Visit:

@@ -443,7 +443,10 @@ def test_a_repeat_waits_no_longer_than_it_may_be_made() -> None:
             eventually(lambda: gated.served == [b"/held"])
             assert front.request("POST", b"/again").status == 502
             event = front.event()
-            assert (event.attempts, type(event.error)) == (1, ConnectError)
+            error = event.error
+            assert (event.attempts, type(error)) == (1, ConnectError)
+            assert error is not None
+            assert isinstance(error.__cause__, ConnectionRefusedError)
             gated.release(b"/held")
             assert held.result(10).body == b"a"
             assert gated.served == [b"/held"]

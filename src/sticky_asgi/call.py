@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Awaitable, Collection
 from contextlib import suppress
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from starlette.types import Scope
 
@@ -172,7 +172,7 @@ class Call:
                 except UpstreamError as exc:
                     if not self._goes_on(exc, state):
                         if self.has_asked_all:
-                            raise _verdict(exc, NoBackendAvailable(_NOBODY_LEFT)) from None
+                            _give_up(exc, NoBackendAvailable(_NOBODY_LEFT))
                         raise
                     logger.info("%r: %s; trying again", inbound, exc)
                     self._tell_of_retry(exc, state)
@@ -227,7 +227,7 @@ class Call:
     ) -> None:
         """Those who have refused may be picked again, after a pause. Raises if there are none."""
         if not self._may_ask_again(resolution):
-            raise _verdict(failure, exc) from None
+            _give_up(failure, exc)
         await asyncio.sleep(min(self.pool.retry.pause(self.attempts), self._time_left()))
 
     def _may_ask_again(self, resolution: Resolution) -> bool:
@@ -304,7 +304,7 @@ class Call:
                     return self._pick(request, resolution)
                 raise
         except (QueueFull, QueueTimeout) as exc:
-            raise _verdict(failure, exc) from None
+            _give_up(failure, exc)
         except NoBackendAvailable as exc:
             await self._ask_again(resolution, failure, exc)
             return None
@@ -321,8 +321,8 @@ class Call:
         if lease is not None:
             return lease
         if failure is not None and time_left < patience:
-            raise failure from None
-        raise QueueTimeout(f"no backend of pool {pool.name!r} became free in time") from None
+            raise failure
+        raise QueueTimeout(f"no backend of pool {pool.name!r} became free in time")
 
     async def _wait_for_repeat(self, failure: UpstreamError) -> None:
         """Wait until the budget has room. Raises the failure if that takes too long."""
@@ -415,11 +415,10 @@ class Call:
         )
 
 
-def _verdict(failure: UpstreamError | None, exc: NoBackendAvailable) -> GatewayError:
-    """What a client is told when nobody is left to try."""
+def _give_up(failure: UpstreamError | None, exc: NoBackendAvailable) -> NoReturn:
+    """Raises what a client is told when nobody is left to try."""
     if failure is None:
-        return exc
+        raise exc
     if isinstance(failure, ConnectError) and not isinstance(failure, ConnectTimeout):
-        exc.__cause__ = failure
-        return exc
-    return failure
+        raise exc from failure
+    raise failure from failure.__cause__
